@@ -1,0 +1,61 @@
+//! Key management services: who holds the master key.
+
+mod local;
+mod static_key;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretSlice;
+
+pub use crate::error::KmsError;
+use crate::memory::LockedKey;
+pub use local::LocalKms;
+pub use static_key::StaticKms;
+
+/// Wraps and unwraps system keys under a master key.
+///
+/// Calls may be made from any thread, many at once; each is given a deadline by its caller.
+#[async_trait]
+pub trait KeyManagementService: Send + Sync + 'static {
+    /// Wraps a system key; the result is stored as it is.
+    ///
+    /// # Errors
+    /// [`KmsError`]; nothing is stored then.
+    async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError>;
+
+    /// Unwraps what [`encrypt_key`](Self::encrypt_key) returned: 32 bytes, wiped when dropped.
+    ///
+    /// # Errors
+    /// [`KmsError`]; one that says the bytes do not open is [`KmsError::Undecryptable`].
+    async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError>;
+}
+
+/// A system key that a key management service is asked to wrap; it stays in locked memory.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemKey<'a>(&'a LockedKey);
+
+impl<'a> SystemKey<'a> {
+    pub(crate) fn new(key: &'a LockedKey) -> Self {
+        Self(key)
+    }
+
+    /// Lends the 32 bytes to `wrap` for the time of one call; they must not be copied anywhere that is not wiped.
+    ///
+    /// # Errors
+    /// [`KmsError::Memory`] when locked memory is closed or out of scratch slots.
+    pub fn with_bytes<R>(&self, wrap: impl FnOnce(&[u8; 32]) -> R) -> Result<R, KmsError> {
+        Ok(self.0.with_bytes(wrap)?)
+    }
+}
+
+#[async_trait]
+impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
+    async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
+        (**self).encrypt_key(key).await
+    }
+
+    async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
+        (**self).decrypt_key(encrypted).await
+    }
+}

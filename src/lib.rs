@@ -1,0 +1,20 @@
+//! Application-layer encryption for async Rust, data-compatible with Asherah.
+
+mod clock;
+pub mod crypto;
+mod envelope;
+mod error;
+mod ids;
+pub mod kms;
+pub mod memory;
+mod policy;
+mod record;
+pub mod stores;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{
+    BoxError, BuildError, CloseError, CloseFailure, Error, IdError, MemoryError, PolicyError, RandomError, RecordError,
+};
+pub use ids::{KeyId, KeyKind, KeyMeta};
+pub use policy::{CacheScope, CryptoPolicy, EvictionPolicy};
+pub use record::{DataRowRecord, EnvelopeKeyRecord};

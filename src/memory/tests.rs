@@ -1,0 +1,194 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::arena::{Arena, ArenaSettings};
+use super::state::SlotBytes;
+use super::{LockedKey, MemoryError, Vault};
+use crate::error::{Error, RandomError};
+
+const NO_TIME: Duration = Duration::ZERO;
+
+fn arena(slots: usize) -> Arc<Arena> {
+    let settings = ArenaSettings { bytes: (slots + 4) * size_of::<SlotBytes>(), scratch_slots: 4 };
+    Arc::new(Arena::map(&settings).unwrap())
+}
+
+fn vault(arena: &Arc<Arena>) -> Vault {
+    Vault::open_in(Arc::clone(arena), crate::crypto::system_random()).unwrap()
+}
+
+fn key(vault: &Vault, bytes: [u8; 32]) -> Arc<LockedKey> {
+    let mut outside = bytes;
+    let key = vault.reserve().unwrap().import::<Error>(b"label", &mut outside).unwrap();
+    assert_eq!(outside, [0; 32], "the source is wiped");
+    key
+}
+
+/// A wrap under `key` is the test that it is the key that it should be.
+fn fingerprint(key: &LockedKey) -> Result<[u8; 60], MemoryError> {
+    key.using(|state| state.wrap(&[9; 32], &[1; 12], b""))
+}
+
+#[test]
+fn more_keys_than_slots_work_and_keep_their_identity() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let keys: Vec<_> = (0..100).map(|i| key(&vault, [i; 32])).collect();
+    let first: Vec<_> = keys.iter().map(|key| fingerprint(key).unwrap()).collect();
+    for _ in 0..3 {
+        for (key, expected) in keys.iter().zip(&first) {
+            assert_eq!(fingerprint(key).unwrap(), *expected);
+            if key.take_used_cold() {
+                vault.promote(key).unwrap();
+                assert!(key.is_resident());
+                assert_eq!(fingerprint(key).unwrap(), *expected);
+            }
+        }
+    }
+    assert_eq!(vault.live(), 100);
+    assert!(arena.status().slots_in_use <= arena.status().slots);
+    drop(keys);
+    assert_eq!((vault.live(), arena.status().slots_in_use), (0, 1), "only the sealing key is left");
+}
+
+#[test]
+fn keys_in_use_outlive_their_demotion_and_are_wiped_with_the_last_holder() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let held = key(&vault, [1; 32]);
+    let before = fingerprint(&held).unwrap();
+    let nested = held.using(|state| {
+        let crowd: Vec<_> = (0..64).map(|i| key(&vault, [i; 32])).collect();
+        drop(crowd);
+        state.wrap(&[9; 32], &[1; 12], b"")
+    });
+    assert_eq!(nested.unwrap(), before, "a pinned key is never demoted");
+}
+
+#[test]
+fn closing_wipes_everything_and_every_later_use_is_an_error() {
+    let arena = arena(16);
+    let (closing, other) = (vault(&arena), vault(&arena));
+    let keys: Vec<_> = (0..40).map(|i| key(&closing, [i; 32])).collect();
+    let survivor = key(&other, [7; 32]);
+    let report = closing.close_now(NO_TIME);
+    assert!(report.wiped >= 2 && report.forced == 0, "{report:?}");
+    for key in &keys {
+        assert!(matches!(fingerprint(key), Err(MemoryError::Closed)));
+        assert!(matches!(key.with_bytes(|_| ()), Err(MemoryError::Closed)));
+    }
+    assert!(matches!(closing.reserve(), Err(MemoryError::Closed)));
+    assert!(fingerprint(&survivor).is_ok(), "another vault is not touched");
+    assert_eq!(closing.close_now(NO_TIME).wiped, 0, "closing again does nothing");
+    drop((keys, survivor));
+    assert_eq!((closing.live(), other.live(), arena.status().slots_in_use), (0, 0, 1));
+}
+
+#[test]
+fn a_wipe_in_the_middle_of_an_operation_discards_its_output() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let key = key(&vault, [1; 32]);
+    let result = key.using(|state| {
+        let report = vault.close_now(NO_TIME);
+        assert_eq!(report.forced, 1);
+        state.wrap(&[9; 32], &[1; 12], b"")
+    });
+    assert!(matches!(result, Err(MemoryError::Closed)), "computed with zeroes, so never published");
+}
+
+#[test]
+fn readers_racing_a_close_never_publish_what_a_wiped_key_made() {
+    for _ in 0..200 {
+        let arena = arena(16);
+        let vault = vault(&arena);
+        let key = key(&vault, [1; 32]);
+        let expected = fingerprint(&key).unwrap();
+        let (good, started) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Ok(made) = fingerprint(&key) {
+                        assert_eq!(made, expected);
+                        good.fetch_add(1, Ordering::Relaxed);
+                        started.store(true, Ordering::Release);
+                    }
+                });
+            }
+            while !started.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            vault.close_now(NO_TIME);
+        });
+        assert!(good.load(Ordering::Relaxed) > 0);
+    }
+}
+
+#[test]
+fn scratch_runs_out_with_an_error_and_without_waiting() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let key = key(&vault, [1; 32]);
+    let exhausted = key.with_bytes(|_| {
+        key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| ()))))
+    });
+    let innermost = exhausted.and_then(|r| r).and_then(|r| r).and_then(|r| r).and_then(|r| r);
+    assert!(matches!(innermost, Err(MemoryError::Exhausted { slots: 4 })));
+    assert!(key.with_bytes(|bytes| assert_eq!(bytes, &[1; 32])).is_ok(), "and all of it came back");
+}
+
+#[test]
+fn a_panic_while_computing_gives_the_slot_back() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let key = key(&vault, [1; 32]);
+    let outcome = catch_unwind(AssertUnwindSafe(|| key.using(|_| std::panic::panic_any("in the middle"))));
+    assert!(outcome.is_err());
+    assert!(vault.is_drained());
+    let outcome = catch_unwind(AssertUnwindSafe(|| key.with_bytes(|_| std::panic::panic_any("in the middle"))));
+    assert!(outcome.is_err());
+    assert!(vault.is_drained() && fingerprint(&key).is_ok());
+}
+
+#[test]
+fn a_failed_fill_leaves_nothing_behind() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let failed = vault.reserve().unwrap().fill(b"label", |key| {
+        key.fill(0xaa);
+        Err(Error::Undecryptable)
+    });
+    assert!(matches!(failed, Err(Error::Undecryptable)));
+    assert_eq!((vault.live(), arena.status().slots_in_use), (0, 1));
+    drop(vault.reserve().unwrap());
+    assert_eq!(arena.status().slots_in_use, 1);
+}
+
+#[test]
+fn a_failing_generator_makes_no_key() {
+    let arena = arena(16);
+    let draws = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&draws);
+    let failing = Vault::open_in(
+        Arc::clone(&arena),
+        Arc::new(move |bytes: &mut [u8]| {
+            bytes.fill(3);
+            if counter.fetch_add(1, Ordering::Relaxed) == 0 { Ok(()) } else { Err(RandomError) }
+        }),
+    )
+    .unwrap();
+    assert!(matches!(failing.reserve().unwrap().generate::<Error>(b"label"), Err(Error::Random(_))));
+    assert_eq!((failing.live(), arena.status().slots_in_use), (0, 1));
+}
+
+#[test]
+fn an_arena_that_does_not_fit_the_limit_shrinks_or_says_what_it_needs() {
+    let settings = ArenaSettings { bytes: 1 << 20, scratch_slots: 1000 };
+    let arena = Arena::map(&settings).unwrap();
+    let status = arena.status();
+    assert!(status.slots >= 8 && status.scratch_slots < status.slots, "{status:?}");
+    let said = MemoryError::Budget { needed: 16384, soft: 0, hard: 0, locked: 0 }.to_string();
+    assert!(said.contains("16384") && said.contains("ulimit -l"), "{said}");
+}

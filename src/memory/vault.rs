@@ -1,0 +1,274 @@
+//! One owner's keys in the arena: sealed under one key, closed together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroize;
+
+use super::arena::{Arena, ArenaSettings, ArenaStatus, ClaimedSlot, MUST_STAY};
+use super::key::LockedKey;
+use super::slot::SlotRef;
+use super::state::{KeyState, NotAuthentic, SealedKey};
+use crate::error::{MemoryError, RandomError};
+
+/// Fills a buffer with random bytes fit for keys, or fails and leaves it unfit.
+pub(crate) type RandomFill = Arc<dyn Fn(&mut [u8]) -> Result<(), RandomError> + Send + Sync>;
+
+/// What closing a vault did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WipeReport {
+    /// Keys that were resident and are zeroed now.
+    pub(crate) wiped: usize,
+    /// Operations that were still computing when the time to drain was over; their output is discarded.
+    pub(crate) forced: usize,
+}
+
+/// What a vault and its keys share.
+pub(super) struct VaultCore {
+    pub(super) arena: Arc<Arena>,
+    pub(super) owner: u32,
+    sealing_key: SlotRef,
+    random: RandomFill,
+    closed: AtomicBool,
+    pub(super) live: AtomicUsize,
+}
+
+impl VaultCore {
+    /// Lends the sealing key to `work`; its result is discarded when the vault was closed meanwhile.
+    pub(super) fn with_sealing_key<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
+        self.arena.check_process()?;
+        let pin = self.arena.pin(self.sealing_key).ok_or(MemoryError::Closed)?;
+        let result = work(pin.state());
+        if pin.is_intact() { Ok(result) } else { Err(MemoryError::Closed) }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn nonce(&self) -> Result<[u8; 12], RandomError> {
+        let mut nonce = [0; 12];
+        (self.random)(&mut nonce)?;
+        Ok(nonce)
+    }
+}
+
+/// The keys of one session factory; the guard actor owns it.
+#[derive(Clone)]
+pub(crate) struct Vault {
+    core: Arc<VaultCore>,
+}
+
+impl Vault {
+    /// Makes a sealing key in the process's arena, which is mapped if it was not.
+    pub(crate) fn open(random: RandomFill) -> Result<Self, MemoryError> {
+        Self::open_in(Arena::shared(&ArenaSettings::default())?, random)
+    }
+
+    pub(super) fn open_in(arena: Arc<Arena>, random: RandomFill) -> Result<Self, MemoryError> {
+        let owner = arena.new_owner();
+        let mut slot = arena.claim(owner | MUST_STAY).ok_or(MemoryError::Exhausted { slots: arena.status().slots })?;
+        random(&mut slot.bytes().key).map_err(|error| MemoryError::System {
+            operation: "making the sealing key",
+            source: Arc::new(std::io::Error::other(error)),
+        })?;
+        let sealing_key = slot.publish();
+        let core = VaultCore {
+            arena,
+            owner,
+            sealing_key,
+            random,
+            closed: AtomicBool::new(false),
+            live: AtomicUsize::new(0),
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// Sets a place aside for a key: a slot if one can be had, and else only its sealed copy.
+    pub(crate) fn reserve(&self) -> Result<Reservation, MemoryError> {
+        self.core.arena.check_process()?;
+        if self.core.is_closed() {
+            return Err(MemoryError::Closed);
+        }
+        let slot = self.core.arena.claim(self.core.owner);
+        Ok(Reservation { core: Arc::clone(&self.core), slot })
+    }
+
+    /// Makes a key resident again; nothing happens when no slot can be had.
+    pub(crate) fn promote(&self, key: &LockedKey) -> Result<(), MemoryError> {
+        if key.is_resident() || self.core.is_closed() {
+            return Ok(());
+        }
+        let Some(mut slot) = self.core.arena.claim(self.core.owner) else { return Ok(()) };
+        key.unseal_into(&mut slot.bytes().key)?;
+        key.set_slot(slot.publish());
+        self.wipe_if_closed();
+        Ok(())
+    }
+
+    /// Returns how many keys of this vault exist, resident or sealed.
+    pub(crate) fn live(&self) -> usize {
+        self.core.live.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn status(&self) -> ArenaStatus {
+        self.core.arena.status()
+    }
+
+    /// Refuses new operations at once; those under way may finish.
+    pub(crate) fn begin_close(&self) {
+        self.core.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.core.arena.drain(self.core.owner);
+    }
+
+    /// Tells whether nothing computes with a key of this vault any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.core.arena.busy(self.core.owner) == 0
+    }
+
+    /// Wipes the sealing key, and with it every sealed copy, and all resident keys. Idempotent.
+    pub(crate) fn finish_close(&self) -> WipeReport {
+        let forced = self.core.arena.busy(self.core.owner);
+        WipeReport { wiped: self.core.arena.wipe_owner(self.core.owner), forced }
+    }
+
+    /// Closes without waiting longer than `drain` for operations under way; spins, so `drain` is short.
+    pub(crate) fn close_now(&self, drain: Duration) -> WipeReport {
+        self.begin_close();
+        let began = Instant::now();
+        while !self.is_drained() && began.elapsed() < drain {
+            std::thread::yield_now();
+        }
+        self.finish_close()
+    }
+
+    /// Settles the race of a key published while the vault closed: whoever comes second wipes it.
+    fn wipe_if_closed(&self) {
+        fence(Ordering::SeqCst);
+        if self.core.is_closed() {
+            self.core.arena.wipe_owner(self.core.owner);
+        }
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("live", &self.live()).finish_non_exhaustive()
+    }
+}
+
+/// A place for one key, to be filled by whoever obtains the key.
+pub(crate) struct Reservation {
+    core: Arc<VaultCore>,
+    slot: Option<ClaimedSlot>,
+}
+
+impl Reservation {
+    /// Fills the place by `fill`, which writes the 32 bytes straight into locked memory.
+    ///
+    /// `label` is authenticated with the sealed copy, so that copies cannot be exchanged.
+    pub(crate) fn fill<E>(
+        self,
+        label: &[u8],
+        fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>,
+    ) -> Result<Arc<LockedKey>, E>
+    where
+        E: From<MemoryError> + From<RandomError>,
+    {
+        let Self { core, slot } = self;
+        let nonce = core.nonce()?;
+        let resident = slot.is_some();
+        let mut place = match slot {
+            Some(slot) => slot,
+            None => core.arena.scratch(core.owner)?,
+        };
+        fill(&mut place.bytes().key)?;
+        let sealed = core.with_sealing_key(|sealing| sealing.wrap(&place.bytes().key, &nonce, label))?;
+        let slot = resident.then(|| place.publish());
+        let key = LockedKey::new(Arc::clone(&core), sealed, label.into(), slot);
+        Vault { core }.wipe_if_closed();
+        Ok(Arc::new(key))
+    }
+
+    /// Makes a new random key.
+    pub(crate) fn generate<E>(self, label: &[u8]) -> Result<Arc<LockedKey>, E>
+    where
+        E: From<MemoryError> + From<RandomError>,
+    {
+        let random = Arc::clone(&self.core.random);
+        self.fill(label, |key| Ok(random(key)?))
+    }
+
+    /// Takes a key that came from outside and wipes it there.
+    pub(crate) fn import<E>(self, label: &[u8], outside: &mut [u8; 32]) -> Result<Arc<LockedKey>, E>
+    where
+        E: From<MemoryError> + From<RandomError>,
+    {
+        self.fill(label, |key| {
+            key.copy_from_slice(outside);
+            outside.zeroize();
+            Ok(())
+        })
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("resident", &self.slot.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// A master key that a local key management service holds: resident for as long as the service lives.
+pub(crate) struct MasterKey {
+    arena: Arc<Arena>,
+    slot: SlotRef,
+}
+
+impl MasterKey {
+    /// Takes a key that came from outside and wipes it there.
+    pub(crate) fn import(outside: &mut [u8; 32]) -> Result<Self, MemoryError> {
+        let arena = Arena::shared(&ArenaSettings::default())?;
+        let owner = arena.new_owner() | MUST_STAY;
+        let mut slot = arena.claim(owner).ok_or(MemoryError::Exhausted { slots: arena.status().slots })?;
+        slot.bytes().key.copy_from_slice(outside);
+        outside.zeroize();
+        let slot = slot.publish();
+        Ok(Self { arena, slot })
+    }
+
+    /// Wraps a key, in the format's own layout.
+    pub(crate) fn wrap(&self, key: &[u8; 32], nonce: &[u8; 12]) -> Result<SealedKey, MemoryError> {
+        self.using(|state| state.wrap(key, nonce, &[]))
+    }
+
+    /// Unwraps a key into `key`, which is untouched when it is not authentic.
+    pub(crate) fn unwrap(
+        &self,
+        sealed: &SealedKey,
+        key: &mut [u8; 32],
+    ) -> Result<Result<(), NotAuthentic>, MemoryError> {
+        self.using(|state| state.unwrap(sealed, &[], key))
+    }
+
+    fn using<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
+        self.arena.check_process()?;
+        let pin = self.arena.pin(self.slot).ok_or(MemoryError::Closed)?;
+        let result = work(pin.state());
+        if pin.is_intact() { Ok(result) } else { Err(MemoryError::Closed) }
+    }
+}
+
+impl Drop for MasterKey {
+    fn drop(&mut self) {
+        self.arena.release(self.slot);
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey")
+    }
+}
