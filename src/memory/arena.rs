@@ -191,7 +191,7 @@ impl Arena {
         let index = slot.index as usize;
         self.control(index)
             .pin(slot.generation)
-            .then_some(Pin { arena: self, index, generation: slot.generation, not_send: PhantomData })
+            .then(|| Pin { arena: self, index, generation: slot.generation, not_send: PhantomData })
     }
 
     /// Wipes the key at `slot` as soon as nobody reads it; nothing happens when it is gone already.
