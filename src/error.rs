@@ -61,7 +61,7 @@ pub enum Error {
     Kms(#[source] Arc<KmsError>),
     /// Locked memory could not serve the operation.
     #[error("secret memory failed")]
-    Memory(#[from] MemoryError),
+    Memory(#[source] MemoryError),
     /// The random number generator failed; nothing was encrypted.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -114,6 +114,15 @@ impl Error {
             Self::Kms(source) => source.is_transient(),
             Self::Memory(source) => matches!(source, MemoryError::Exhausted { .. }),
             _ => false,
+        }
+    }
+}
+
+impl From<MemoryError> for Error {
+    fn from(source: MemoryError) -> Self {
+        match source {
+            MemoryError::Closed => Self::Closed,
+            other => Self::Memory(other),
         }
     }
 }

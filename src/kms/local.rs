@@ -76,7 +76,8 @@ fn create(path: &Path) -> Result<(), KmsError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let failed = |reason| move |error| key_file(path, reason, Some(error));
-    let mut file = options.open(&temporary).map_err(failed("cannot be created; check that the folder exists and is writable"))?;
+    let mut file =
+        options.open(&temporary).map_err(failed("cannot be created; check that the folder exists and is writable"))?;
     let written = file.write_all(&*key).and_then(|()| file.sync_all()).map_err(failed("cannot be written"));
     let linked = written.and_then(|()| match std::fs::hard_link(&temporary, path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),

@@ -34,7 +34,9 @@ impl StaticKms {
         static WARN: Once = Once::new();
         let mut copy: [u8; 32] = master_key.try_into().map_err(|_| KmsError::KeySize(master_key.len()))?;
         let wrapper = LocalWrapper::new(&mut copy)?;
-        WARN.call_once(|| tracing::warn!("a static master key protects nothing from whoever can read the configuration"));
+        WARN.call_once(|| {
+            tracing::warn!("a static master key protects nothing from whoever can read the configuration")
+        });
         Ok(Self { wrapper })
     }
 }

@@ -122,8 +122,14 @@ impl Arena {
         let total = data.size() / size_of::<SlotBytes>();
         let scratch = settings.scratch_slots.clamp(2, total / 3);
         let control = Pages::wiped_on_fork(total * size_of::<SlotControl>())?;
-        let arena =
-            Self { data, control, slots: total - scratch, scratch, hand: AtomicUsize::new(0), owners: AtomicU32::new(1) };
+        let arena = Self {
+            data,
+            control,
+            slots: total - scratch,
+            scratch,
+            hand: AtomicUsize::new(0),
+            owners: AtomicU32::new(1),
+        };
         for index in 0..total {
             arena.control(index).init();
         }
@@ -189,9 +195,12 @@ impl Arena {
     /// Pins the key at `slot`; `None` when another one stands there by now.
     pub(super) fn pin(&self, slot: SlotRef) -> Option<Pin<'_>> {
         let index = slot.index as usize;
-        self.control(index)
-            .pin(slot.generation)
-            .then(|| Pin { arena: self, index, generation: slot.generation, not_send: PhantomData })
+        self.control(index).pin(slot.generation).then(|| Pin {
+            arena: self,
+            index,
+            generation: slot.generation,
+            not_send: PhantomData,
+        })
     }
 
     /// Wipes the key at `slot` as soon as nobody reads it; nothing happens when it is gone already.

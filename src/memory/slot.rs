@@ -137,10 +137,10 @@ impl SlotControl {
     /// With a generation given, only that key is taken.
     pub(super) fn take_unread(&self, wanted: Option<u32>) -> bool {
         let now = self.word.load(Ordering::Relaxed);
-        let fits = state(now) == State::Live && now & PINS == 0 && wanted.is_none_or(|wanted| wanted == generation(now));
+        let fits =
+            state(now) == State::Live && now & PINS == 0 && wanted.is_none_or(|wanted| wanted == generation(now));
         let wiping = now & GENERATIONS | compose(State::Wiping, 0);
-        let taken =
-            fits && self.word.compare_exchange(now, wiping, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let taken = fits && self.word.compare_exchange(now, wiping, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if taken {
             fence(Ordering::Release);
         }
@@ -205,8 +205,7 @@ mod tests {
     use super::*;
 
     fn slot() -> SlotControl {
-        let slot =
-            SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
+        let slot = SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
         slot.init();
         slot
     }
@@ -251,8 +250,7 @@ mod tests {
 
     #[test]
     fn a_zeroed_word_is_dead() {
-        let slot =
-            SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
+        let slot = SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
         assert_eq!(slot.state(), State::Dead);
         assert!(!slot.pin(0));
         assert!(slot.claim(1).is_none());

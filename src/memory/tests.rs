@@ -131,9 +131,8 @@ fn scratch_runs_out_with_an_error_and_without_waiting() {
     let arena = arena(16);
     let vault = vault(&arena);
     let key = key(&vault, [1; 32]);
-    let exhausted = key.with_bytes(|_| {
-        key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| ()))))
-    });
+    let exhausted =
+        key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| key.with_bytes(|_| ())))));
     let innermost = exhausted.and_then(|r| r).and_then(|r| r).and_then(|r| r).and_then(|r| r);
     assert!(matches!(innermost, Err(MemoryError::Exhausted { slots: 4 })));
     assert!(key.with_bytes(|bytes| assert_eq!(bytes, &[1; 32])).is_ok(), "and all of it came back");

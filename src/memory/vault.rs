@@ -75,14 +75,8 @@ impl Vault {
             source: Arc::new(std::io::Error::other(error)),
         })?;
         let sealing_key = slot.publish();
-        let core = VaultCore {
-            arena,
-            owner,
-            sealing_key,
-            random,
-            closed: AtomicBool::new(false),
-            live: AtomicUsize::new(0),
-        };
+        let core =
+            VaultCore { arena, owner, sealing_key, random, closed: AtomicBool::new(false), live: AtomicUsize::new(0) };
         Ok(Self { core: Arc::new(core) })
     }
 

@@ -15,7 +15,7 @@ use crate::ids::KeyMeta;
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
 
 /// Bytes that encryption adds to a payload or key: a 16-byte tag and a 12-byte nonce.
-pub const OVERHEAD: usize = 28;
+pub(crate) const OVERHEAD: usize = 28;
 
 /// An encrypted payload with everything needed to decrypt it, but for the keys above its own.
 ///

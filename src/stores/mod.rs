@@ -5,6 +5,8 @@
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_table;
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 pub use memory::InMemoryMetastore;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteMetastore;
+pub use sqlite::{BUSY_TIMEOUT, SqliteMetastore, SqliteOptions};
 
 /// A table of key records, addressed by key id and creation time.
 ///
@@ -98,6 +100,7 @@ impl<M: Metastore + ?Sized> Metastore for Arc<M> {
 }
 
 /// Reads the text of a row, naming the row when it is no key record.
+#[cfg(feature = "sqlite")]
 pub(crate) fn parse_row(key: &KeyMeta, text: &[u8]) -> Result<EnvelopeKeyRecord, StoreError> {
     let corrupt = |source| StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source };
     let record = EnvelopeKeyRecord::from_json(text).map_err(|error| corrupt(error.into()))?;

@@ -1,0 +1,306 @@
+//! The system: starts the actors in order on threads of their own, stops them in the reverse order.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::ActorFutureExt;
+use actix::{Actor, Arbiter, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::key_cache::{KeyIndex, Loader};
+use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry};
+use crate::clock::Clock;
+use crate::error::{BuildError, CloseError, CloseFailure, Error};
+use crate::ids::Realm;
+use crate::kms::KeyManagementService;
+use crate::memory::{ArenaStatus, RandomFill, Vault};
+use crate::policy::CryptoPolicy;
+use crate::stores::Metastore;
+
+/// Everything a system is made of.
+pub(crate) struct Parts {
+    pub(crate) metastore: Arc<dyn Metastore>,
+    pub(crate) kms: Arc<dyn KeyManagementService>,
+    pub(crate) realm: Realm,
+    pub(crate) policy: Arc<CryptoPolicy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: RandomFill,
+    pub(crate) timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// What a caller waits for a key.
+    pub(crate) operation: Duration,
+    /// One call to the metastore.
+    pub(crate) metastore: Duration,
+    /// One call to the key management service.
+    pub(crate) kms: Duration,
+    /// What closing waits for operations under way.
+    pub(crate) drain: Duration,
+}
+
+/// The handle of the system; when it is dropped everything stops and is wiped.
+pub(crate) struct System {
+    pub(crate) keys: KeyCache,
+    pub(crate) sessions: SessionRegistry,
+    guard: Guard,
+    store: MetastoreWriter,
+    kms: KmsClient,
+    runtime: Runtime,
+    stop: mpsc::UnboundedSender<Stop>,
+    closing: AtomicBool,
+    outcome: Arc<OnceLock<Result<(), CloseError>>>,
+}
+
+/// Counts and sizes at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// Messages that callers and actors have sent to actors.
+    pub messages: u64,
+    /// Calls to the metastore.
+    pub metastore_calls: u64,
+    /// Calls to the key management service.
+    pub kms_calls: u64,
+    /// Sessions that exist.
+    pub open_sessions: usize,
+    /// Key ids that the cache knows.
+    pub cached_key_ids: usize,
+    /// Key versions that the cache holds.
+    pub cached_keys: usize,
+    /// System and intermediate keys in memory, resident or sealed.
+    pub live_keys: usize,
+    /// The locked memory, which all factories of the process share.
+    pub memory: ArenaStatus,
+}
+
+impl System {
+    /// Starts the actors and returns when they are ready.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, what was started stops again.
+    pub(crate) async fn start(parts: Parts) -> Result<Self, BuildError> {
+        let vault = Vault::open(Arc::clone(&parts.random))?;
+        let (ready, started) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("keyward-actors".to_owned())
+            .spawn(move || run(parts, vault, ready))
+            .map_err(BuildError::Actors)?;
+        started.await.map_err(|_| BuildError::Actors(io::Error::other("the actors' thread ended at once")))
+    }
+
+    /// Refuses new operations, lets those under way finish, wipes all keys, and returns when that is done.
+    ///
+    /// # Errors
+    /// [`CloseError`] names everything that did not close cleanly; everything else is closed and wiped all the same.
+    pub(crate) async fn close(&self) -> Result<(), CloseError> {
+        self.closing.store(true, Ordering::SeqCst);
+        let (done, finished) = oneshot::channel();
+        if self.stop.send(Stop { done: Some(done) }).is_ok()
+            && let Ok(outcome) = finished.await
+        {
+            return outcome;
+        }
+        // The threads are gone: closed before, or dead.
+        self.outcome.get().cloned().unwrap_or_else(|| {
+            self.guard.close_now();
+            let reason = "the actors' threads ended unexpectedly; keys were wiped without them".to_owned();
+            Err(CloseError { failures: vec![CloseFailure { component: "system", reason }] })
+        })
+    }
+
+    /// Tells whether closing has begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a key that was used while not resident to be made so.
+    pub(crate) fn promote(&self, key: &Arc<crate::memory::LockedKey>) {
+        self.guard.promote(Arc::clone(key));
+    }
+
+    /// Returns the runtime whose blocking pool takes work of more than a millisecond.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let (cached_key_ids, cached_keys) = self.keys.size();
+        Status {
+            messages: self.keys.sent() + self.guard.sent() + self.store.sent() + self.kms.sent() + self.sessions.sent(),
+            metastore_calls: self.store.calls(),
+            kms_calls: self.kms.calls(),
+            open_sessions: self.sessions.open_sessions(),
+            cached_key_ids,
+            cached_keys,
+            live_keys: self.guard.vault().live(),
+            memory: self.guard.vault().status(),
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // A message rather than a wipe here: operations of other threads may be under way.
+        let _ = self.stop.send(Stop { done: None });
+    }
+}
+
+/// The actors' thread: wires everything, visibly, in the order in which it must start, and waits for the end.
+///
+/// Two threads. The first runs handlers that end at once: guard, key cache, session registry. The second runs what
+/// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
+/// does not keep the guard from wiping.
+fn run(parts: Parts, vault: Vault, ready: oneshot::Sender<System>) {
+    let Parts { metastore, kms, realm, policy, clock, random, timeouts } = parts;
+    let own = actix::System::new();
+    let outcome = Arc::new(OnceLock::new());
+    let outside = own.block_on(async {
+        let inside = Arbiter::current();
+        let outside = Arbiter::new();
+        let index = Arc::new(KeyIndex::default());
+        let guard = Guard::start(&inside, vault);
+        let store = MetastoreWriter::start(&outside.handle(), metastore, timeouts.metastore);
+        let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms);
+        let loader = Loader {
+            store: store.clone(),
+            kms: kms.clone(),
+            guard: guard.clone(),
+            index: Arc::clone(&index),
+            realm,
+            policy: Arc::clone(&policy),
+            clock: Arc::clone(&clock),
+            random,
+        };
+        let keys = KeyCache::start(&inside, loader, timeouts.operation);
+        let sessions = SessionRegistry::start(&inside, policy, clock, index);
+        let (stop, mut stops) = mpsc::unbounded_channel();
+        let actor = SystemActor {
+            keys: keys.clone(),
+            sessions: sessions.clone(),
+            store: store.clone(),
+            kms: kms.clone(),
+            guard: guard.clone(),
+            timeouts,
+            stopped: None,
+        };
+        let system = Mailbox::start("system", &inside, 4, {
+            let actor = actor.clone();
+            move || actor.clone()
+        });
+        drop(actor);
+        let handle = System {
+            keys,
+            sessions,
+            guard: guard.clone(),
+            store,
+            kms,
+            runtime: Runtime::current(),
+            stop,
+            closing: AtomicBool::new(false),
+            outcome: Arc::clone(&outcome),
+        };
+        // Whoever asked is gone: dropping the handle sends the stop that is waited for below.
+        drop(ready.send(handle));
+        let waiting = stops.recv().await;
+        let result = match system.ask(StopAll).await {
+            Ok(result) => result,
+            Err(error) => {
+                guard.close_now();
+                Err(CloseError { failures: vec![CloseFailure { component: "system", reason: error.to_string() }] })
+            }
+        };
+        let _ = outcome.set(result.clone());
+        stops.close();
+        let mut waiting = waiting;
+        while let Some(stop) = waiting {
+            if let Some(done) = stop.done {
+                let _ = done.send(result.clone());
+            }
+            waiting = stops.recv().await;
+        }
+        outside.stop();
+        outside
+    });
+    let _ = outside.join();
+}
+
+/// Ends the system; `done` hears how it went.
+struct Stop {
+    done: Option<oneshot::Sender<Result<(), CloseError>>>,
+}
+
+struct StopAll;
+
+impl Message for StopAll {
+    type Result = Result<(), CloseError>;
+}
+
+/// Knows the order of the stop.
+#[derive(Clone)]
+struct SystemActor {
+    keys: KeyCache,
+    sessions: SessionRegistry,
+    store: MetastoreWriter,
+    kms: KmsClient,
+    guard: Guard,
+    timeouts: Timeouts,
+    stopped: Option<Result<(), CloseError>>,
+}
+
+impl Actor for SystemActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<StopAll> for SystemActor {
+    /// Interleaves: the parts are asked one after the other and answer on the same thread.
+    type Result = ResponseActFuture<Self, Result<(), CloseError>>;
+
+    fn handle(&mut self, _: StopAll, _: &mut Self::Context) -> Self::Result {
+        if let Some(outcome) = &self.stopped {
+            return Box::pin(actix::fut::ready(outcome.clone()));
+        }
+        let Self { keys, sessions, store, kms, guard, timeouts, .. } = self.clone();
+        let stopping = async move {
+            let mut failures = Vec::new();
+            let mut note = |component, failed: Option<String>| {
+                failures.extend(failed.map(|reason| CloseFailure { component, reason }));
+            };
+            note("session registry", within(timeouts.drain, sessions.close()).await.err());
+            note("key cache", within(timeouts.drain, keys.close()).await.err());
+            store.close();
+            kms.close();
+            // Wiped last, when nothing can ask for keys any more, and wiped whatever happened before.
+            match within(timeouts.drain * 2, guard.close(timeouts.drain)).await {
+                Ok(report) if report.forced > 0 => {
+                    let reason = format!("{} operations were cut off, their output discarded", report.forced);
+                    note("guard", Some(reason));
+                }
+                Ok(report) => tracing::debug!(wiped = report.wiped, "keys wiped"),
+                Err(reason) => {
+                    guard.close_now();
+                    note("guard", Some(reason));
+                }
+            }
+            if failures.is_empty() { Ok(()) } else { Err(CloseError { failures }) }
+        };
+        Box::pin(stopping.into_actor(self).map(|outcome, actor, _| {
+            actor.stopped = Some(outcome.clone());
+            outcome
+        }))
+    }
+}
+
+/// Gives a part its time to stop, and the reason when it does not.
+async fn within<T>(time: Duration, stop: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    match tokio::time::timeout(time.max(Duration::from_millis(100)), stop).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("did not stop within {time:?}")),
+    }
+}

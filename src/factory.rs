@@ -1,0 +1,239 @@
+//! The session factory: configuration in, sessions out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actors::{Parts, Status, System, Timeouts};
+use crate::clock::{Clock, SystemClock};
+use crate::crypto::{Aead, Aes256Gcm, system_random};
+use crate::envelope::Envelope;
+use crate::error::{BuildError, CloseError, Error};
+use crate::ids::Realm;
+use crate::kms::KeyManagementService;
+use crate::policy::CryptoPolicy;
+use crate::session::Session;
+use crate::stores::Metastore;
+
+/// Opens sessions of one service and product over one metastore and one key management service.
+///
+/// Cloning shares it. When the last clone and the last session are dropped, everything stops and all keys are wiped;
+/// [`close`](Self::close) does the same and tells how it went.
+#[derive(Clone)]
+pub struct SessionFactory {
+    shared: Arc<Shared>,
+}
+
+/// What a factory shares with its sessions.
+pub(crate) struct Shared {
+    pub(crate) system: System,
+    pub(crate) realm: Realm,
+    pub(crate) policy: Arc<CryptoPolicy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) envelope: Envelope,
+    pub(crate) max_payload: usize,
+}
+
+impl SessionFactory {
+    /// Begins the configuration of a factory for `service` and `product`, as they stand in the ids of its keys.
+    #[must_use]
+    pub fn builder(service: &str, product: &str) -> SessionFactoryBuilder {
+        SessionFactoryBuilder {
+            service: service.to_owned(),
+            product: product.to_owned(),
+            metastore: None,
+            kms: None,
+            policy: CryptoPolicy::default(),
+            readable_suffixes: Vec::new(),
+            aead: Arc::new(Aes256Gcm),
+            clock: Arc::new(SystemClock),
+            timeouts: Timeouts {
+                operation: Duration::from_secs(30),
+                metastore: Duration::from_secs(10),
+                kms: Duration::from_secs(10),
+                drain: Duration::from_secs(2),
+            },
+            max_payload: 256 * 1024 * 1024,
+        }
+    }
+
+    /// Opens a session of a partition.
+    ///
+    /// Loads nothing: the first encrypt or decrypt does.
+    ///
+    /// # Errors
+    /// [`Error::Partition`] when the id is not usable, [`Error::Closed`] after [`close`](Self::close).
+    pub async fn session(&self, partition: &str) -> Result<Session, Error> {
+        if self.shared.system.is_closing() {
+            return Err(Error::Closed);
+        }
+        let partition = self.shared.realm.partition(partition)?;
+        let core = self.shared.system.sessions.open(partition).await?;
+        Ok(Session::new(core, Arc::clone(&self.shared)))
+    }
+
+    /// Refuses new operations, lets those under way finish, wipes all keys and returns when that is done.
+    ///
+    /// Operations that outlast the drain time are cut off: they end in [`Error::Closed`] and their output is discarded.
+    /// Closing again, from any clone, returns the same outcome.
+    ///
+    /// # Errors
+    /// [`CloseError`] names everything that did not close cleanly; everything else is closed and wiped all the same.
+    ///
+    /// # Cancel safety
+    /// Closing goes on when the future is dropped.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.shared.system.close().await
+    }
+
+    /// Returns counts and sizes at this moment; reads atomics, sends no message.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.system.status()
+    }
+}
+
+impl fmt::Debug for SessionFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFactory").field("realm", &self.shared.realm).finish_non_exhaustive()
+    }
+}
+
+/// The configuration of a [`SessionFactory`].
+///
+/// # Defaults
+/// * metastore and key management service: none; both must be given, so that nobody encrypts with a test set-up unawares.
+/// * policy: [`CryptoPolicy::default`].
+/// * `operation_timeout` 30 s, `metastore_timeout` and `kms_timeout` 10 s each: a cold operation makes a handful of calls.
+/// * `drain_timeout` 2 s: warm operations end within microseconds.
+/// * `max_payload` 256 MiB: bounds what one forged record can make the process allocate.
+/// * readable region suffixes: none.
+pub struct SessionFactoryBuilder {
+    service: String,
+    product: String,
+    metastore: Option<Arc<dyn Metastore>>,
+    kms: Option<Arc<dyn KeyManagementService>>,
+    policy: CryptoPolicy,
+    readable_suffixes: Vec<String>,
+    aead: Arc<dyn Aead>,
+    clock: Arc<dyn Clock>,
+    timeouts: Timeouts,
+    max_payload: usize,
+}
+
+impl SessionFactoryBuilder {
+    /// Sets where keys are stored.
+    #[must_use]
+    pub fn metastore(mut self, metastore: impl Metastore) -> Self {
+        self.metastore = Some(Arc::new(metastore));
+        self
+    }
+
+    /// Sets who holds the master key.
+    #[must_use]
+    pub fn kms(mut self, kms: impl KeyManagementService) -> Self {
+        self.kms = Some(Arc::new(kms));
+        self
+    }
+
+    /// Sets how long keys live and what is cached.
+    #[must_use]
+    pub fn policy(mut self, policy: CryptoPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Allows records to be read whose key id carries one of these region suffixes, beside the factory's own ids and
+    /// those without a suffix.
+    #[must_use]
+    pub fn readable_region_suffixes<S: Into<String>>(mut self, suffixes: impl IntoIterator<Item = S>) -> Self {
+        self.readable_suffixes = suffixes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Replaces the cipher of payloads.
+    #[must_use]
+    pub fn aead(mut self, aead: impl Aead) -> Self {
+        self.aead = Arc::new(aead);
+        self
+    }
+
+    /// Replaces the clock by which keys age.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets how long an operation waits for a key that is not loaded.
+    #[must_use]
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.operation = timeout;
+        self
+    }
+
+    /// Sets how long one call to the metastore may take.
+    #[must_use]
+    pub fn metastore_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.metastore = timeout;
+        self
+    }
+
+    /// Sets how long one call to the key management service may take.
+    #[must_use]
+    pub fn kms_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.kms = timeout;
+        self
+    }
+
+    /// Sets how long closing waits for operations under way.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.drain = timeout;
+        self
+    }
+
+    /// Sets the largest payload in bytes, for encrypting and decrypting.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// Checks the configuration and starts the factory's actors on threads of their own.
+    ///
+    /// Works in any executor, or none: a multi-thread or current-thread tokio runtime, actix, or a plain `block_on`.
+    ///
+    /// # Errors
+    /// [`BuildError`] when something is missing or not usable, or locked memory is not to be had.
+    pub async fn build(self) -> Result<SessionFactory, BuildError> {
+        self.policy.validate()?;
+        let metastore = self.metastore.ok_or(BuildError::Missing("metastore"))?;
+        let kms = self.kms.ok_or(BuildError::Missing("key management service"))?;
+        let realm = Realm::new(&self.service, &self.product, metastore.region_suffix(), &self.readable_suffixes)?;
+        let (policy, random) = (Arc::new(self.policy), system_random());
+        let system = System::start(Parts {
+            metastore,
+            kms,
+            realm: realm.clone(),
+            policy: Arc::clone(&policy),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&random),
+            timeouts: self.timeouts,
+        })
+        .await?;
+        let envelope = Envelope { aead: self.aead, random };
+        let shared = Shared { system, realm, policy, clock: self.clock, envelope, max_payload: self.max_payload };
+        Ok(SessionFactory { shared: Arc::new(shared) })
+    }
+}
+
+impl fmt::Debug for SessionFactoryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFactoryBuilder")
+            .field("service", &self.service)
+            .field("product", &self.product)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
