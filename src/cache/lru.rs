@@ -32,10 +32,6 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         Self { capacity, places: HashMap::new(), entries: Vec::new(), head: NONE, tail: NONE }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Inserts or replaces the value of `key`, making it the most recently used, and returns the entry that departs:
     /// the one replaced, or the least recently used one of a full map.
     ///
@@ -65,12 +61,6 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         self.entries.push(Entry { key, value, newer: NONE, older: NONE });
         self.attach_newest(place);
         departed
-    }
-
-    /// Removes the entry of `key`.
-    pub(crate) fn remove(&mut self, key: &K) -> Option<(K, V)> {
-        let place = *self.places.get(key)?;
-        self.take(place)
     }
 
     /// Removes and returns the least recently used entry if it satisfies `condition`.
@@ -136,11 +126,10 @@ mod tests {
         assert_eq!(cache.insert(3, 30, |_, _| false), Some((2, 20)));
         assert_eq!(cache.insert(4, 40, |key, _| *key == 1), Some((3, 30)));
         assert_eq!(cache.insert(5, 50, |_, _| true), Some((1, 11)), "sparing everyone spares nobody");
-        assert_eq!(cache.remove(&4), Some((4, 40)));
-        assert_eq!(cache.remove(&4), None);
+        assert_eq!(cache.pop_oldest_if(|&value| value == 40), Some((4, 40)));
         assert_eq!(cache.pop_oldest_if(|_| false), None);
         assert_eq!(cache.pop_oldest_if(|_| true), Some((5, 50)));
-        assert_eq!(cache.len(), 0);
+        assert!(cache.entries.is_empty());
     }
 
     proptest! {
@@ -154,15 +143,17 @@ mod tests {
             for (step, (key, action, used)) in steps.into_iter().enumerate() {
                 let value = u32::try_from(step).unwrap();
                 if action == 0 {
-                    let position = model.iter().position(|&k| k == key);
-                    prop_assert_eq!(cache.remove(&key).map(|(k, _)| k), position.map(|p| model.remove(p)));
+                    let oldest = (!model.is_empty()).then(|| model.remove(0));
+                    prop_assert_eq!(cache.pop_oldest_if(|_| true).map(|(k, _)| k), oldest);
                 } else {
-                    let departed = cache.insert(key, value, |k, _| used && k % 2 == 0).map(|(k, _)| k);
+                    let departed = cache.insert(key, value, |k, _| used && *k < 150).map(|(k, _)| k);
                     let expected = if let Some(position) = model.iter().position(|&k| k == key) {
                         Some(model.remove(position))
                     } else if model.len() == capacity {
                         for _ in 0..model.len() {
-                            if !(used && model[0] % 2 == 0) { break; }
+                            if !(used && model[0] < 150) {
+                                break;
+                            }
                             model.rotate_left(1);
                         }
                         Some(model.remove(0))
@@ -172,12 +163,13 @@ mod tests {
                     prop_assert_eq!(departed, expected);
                     model.push(key);
                 }
-                prop_assert!(cache.len() <= capacity && cache.places.len() == cache.len());
+                prop_assert!(cache.entries.len() == model.len() && cache.places.len() == model.len());
+                prop_assert!(model.len() <= capacity);
             }
             for key in model {
                 prop_assert_eq!(cache.pop_oldest_if(|_| true).map(|(k, _)| k), Some(key));
             }
-            prop_assert_eq!(cache.len(), 0);
+            prop_assert!(cache.entries.is_empty());
         }
     }
 }

@@ -117,7 +117,10 @@ fn bulk(key: &[u8; 32]) -> Result<aws_lc::LessSafeKey, AeadError> {
     Ok(aws_lc::LessSafeKey::new(key))
 }
 
-fn split(sealed: &[u8]) -> Result<(&[u8], &[u8; TAG], &[u8; NONCE]), AeadError> {
+/// Ciphertext, tag and nonce.
+type Parts<'a> = (&'a [u8], &'a [u8; TAG], &'a [u8; NONCE]);
+
+fn split(sealed: &[u8]) -> Result<Parts<'_>, AeadError> {
     let (rest, nonce) = sealed.split_last_chunk().ok_or(AeadError)?;
     let (ciphertext, tag) = rest.split_last_chunk().ok_or(AeadError)?;
     Ok((ciphertext, tag, nonce))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::error::RandomError;
-use crate::memory::RandomFill;
+use crate::memory::{RandomFill, draw};
 
-/// Returns the process's generator: the DRBG of AWS-LC (NIST SP 800-90A), seeded by the kernel.
+/// Returns the process's generator: the DRBG of AWS-LC (NIST SP 800-90A), seeded by the kernel, drawn from in pages.
 ///
-/// It notices a fork by itself, so parent and child never draw the same bytes. Cost: some 100 ns per call.
+/// Both the generator and the pages notice a fork, so parent and child never draw the same bytes.
 pub(crate) fn system_random() -> RandomFill {
-    Arc::new(|bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).map_err(|_| RandomError))
+    Arc::new(|bytes: &mut [u8]| draw(bytes, |page| aws_lc_rs::rand::fill(page).map_err(|_| RandomError)))
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl StaticKms {
         let mut copy: [u8; 32] = master_key.try_into().map_err(|_| KmsError::KeySize(master_key.len()))?;
         let wrapper = LocalWrapper::new(&mut copy)?;
         WARN.call_once(|| {
-            tracing::warn!("a static master key protects nothing from whoever can read the configuration")
+            tracing::warn!("a static master key protects nothing from whoever can read the configuration");
         });
         Ok(Self { wrapper })
     }

@@ -7,12 +7,14 @@
 //! * `pages.rs` maps, guards and locks; `budget.rs` reads the lock limit.
 //! * `slot.rs` is the one atomic word that arbitrates between readers and wipers of a slot.
 //! * `arena.rs` hands out slots and scratch; `state.rs` is what stands in them.
+//! * `random_pool.rs` keeps random bytes that become keys.
 //! * `vault.rs` is one owner's keys, sealed and closed together; `key.rs` a key that callers compute with.
 
 mod arena;
 mod budget;
 mod key;
 mod pages;
+mod random_pool;
 mod slot;
 mod state;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod vault;
 pub use crate::error::MemoryError;
 pub use arena::{ArenaSettings, ArenaStatus, Protection};
 pub(crate) use key::LockedKey;
+pub(crate) use random_pool::draw;
 pub(crate) use state::{SealedKey, WRAPPED_KEY};
 pub(crate) use vault::{MasterKey, RandomFill, Reservation, Vault, WipeReport};
 

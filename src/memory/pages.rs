@@ -42,6 +42,21 @@ impl Pages {
         Ok(pages)
     }
 
+    /// Maps at least `size` bytes that are locked and that a forked child finds zeroed.
+    pub(super) fn locked_and_wiped_on_fork(size: usize) -> Result<Self, MemoryError> {
+        let pages = Self::locked(size)?;
+        #[cfg(target_os = "linux")]
+        pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of random bytes")?;
+        Ok(pages)
+    }
+
+    /// Returns the bytes, for an owner who shares them with nobody.
+    #[expect(unsafe_code, reason = "a mapping as a slice")]
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the range is mapped readable and writable and borrowed with `self`; any bytes are valid.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
+    }
+
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }

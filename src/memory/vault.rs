@@ -195,18 +195,6 @@ impl Reservation {
         let random = Arc::clone(&self.core.random);
         self.fill(label, |key| Ok(random(key)?))
     }
-
-    /// Takes a key that came from outside and wipes it there.
-    pub(crate) fn import<E>(self, label: &[u8], outside: &mut [u8; 32]) -> Result<Arc<LockedKey>, E>
-    where
-        E: From<MemoryError> + From<RandomError>,
-    {
-        self.fill(label, |key| {
-            key.copy_from_slice(outside);
-            outside.zeroize();
-            Ok(())
-        })
-    }
 }
 
 impl fmt::Debug for Reservation {

@@ -44,7 +44,7 @@ impl Parent<'_> {
 }
 
 pub(super) fn data_row_record(json: &[u8]) -> Result<DataRowRecord, RecordError> {
-    let row: DataRow<'_> = serde_json::from_slice(json).map_err(not_json)?;
+    let row: DataRow<'_> = serde_json::from_slice(json).map_err(|error| not_json(&error))?;
     let parent = row.key.parent.ok_or(RecordError::NoParent)?.into_meta();
     let encrypted_key = base64("Key", &row.key.key)?;
     let data = base64("Data", &row.data)?;
@@ -52,7 +52,7 @@ pub(super) fn data_row_record(json: &[u8]) -> Result<DataRowRecord, RecordError>
 }
 
 pub(super) fn envelope_key_record(json: &[u8]) -> Result<EnvelopeKeyRecord, RecordError> {
-    let key: EnvelopeKey<'_> = serde_json::from_slice(json).map_err(not_json)?;
+    let key: EnvelopeKey<'_> = serde_json::from_slice(json).map_err(|error| not_json(&error))?;
     Ok(EnvelopeKeyRecord {
         created: key.created,
         encrypted_key: base64("Key", &key.key)?,
@@ -74,7 +74,7 @@ fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, RecordError> {
 }
 
 /// Keeps where and why; the message of the parser tells names and types of fields, never their contents.
-fn not_json(error: serde_json::Error) -> RecordError {
+fn not_json(error: &serde_json::Error) -> RecordError {
     let reason = match error.classify() {
         serde_json::error::Category::Data => {
             let message = error.to_string();

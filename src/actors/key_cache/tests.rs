@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use actix::Arbiter;
 use async_trait::async_trait;
 
+use super::KeyCache;
 use super::load::Loader;
 use super::ring::{CachedKey, KeyIndex, KeyRing, KeyStatus, Wanted};
-use super::KeyCache;
 use crate::actors::{Guard, KmsClient, MetastoreWriter};
 use crate::clock::ManualClock;
 use crate::crypto::system_random;

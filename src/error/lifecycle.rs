@@ -1,0 +1,107 @@
+//! Errors of starting, stopping and the memory that keys live in.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{IdError, PolicyError};
+
+/// Why a session factory could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A required part was not given.
+    #[error("a session factory needs a {0}; give it to the builder")]
+    Missing(&'static str),
+    /// Service, product or region suffix is not usable.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The crypto policy is not usable.
+    #[error("unusable crypto policy")]
+    Policy(#[from] PolicyError),
+    /// Locked memory is not to be had.
+    #[error("secret memory failed")]
+    Memory(#[from] MemoryError),
+    /// The actors' threads did not start.
+    #[error("starting the actors failed")]
+    Actors(#[source] io::Error),
+}
+
+/// What went wrong while a session factory closed; everything else was closed all the same.
+#[derive(Debug, Clone)]
+pub struct CloseError {
+    /// One entry per component that did not close cleanly.
+    pub failures: Vec<CloseFailure>,
+}
+
+/// A component that did not close cleanly.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{component}: {reason}")]
+pub struct CloseFailure {
+    /// The component.
+    pub component: &'static str,
+    /// What happened.
+    pub reason: String,
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closing the session factory failed")?;
+        for failure in &self.failures {
+            write!(f, "; {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CloseError {}
+
+/// Why locked memory could not be had or used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The lock limit leaves no room for the smallest arena.
+    #[error(
+        "need {needed} bytes of locked memory, limit {soft} soft / {hard} hard, {locked} locked already; raise it with \
+         `ulimit -l`, LimitMEMLOCK= (systemd) or --ulimit memlock= (docker)"
+    )]
+    Budget {
+        /// Bytes wanted.
+        needed: u64,
+        /// Soft RLIMIT_MEMLOCK in bytes.
+        soft: u64,
+        /// Hard RLIMIT_MEMLOCK in bytes.
+        hard: u64,
+        /// Bytes that the process has locked.
+        locked: u64,
+    },
+    /// A system call failed.
+    #[error("{operation} failed")]
+    System {
+        /// The call and what it was for.
+        operation: &'static str,
+        /// Its errno.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// Every scratch slot was in use at this moment.
+    #[error("all {slots} scratch slots are in use")]
+    Exhausted {
+        /// How many there are.
+        slots: usize,
+    },
+    /// The memory is being wiped or has been.
+    #[error("secret memory is closed")]
+    Closed,
+    /// This process is a fork of the one that holds the keys.
+    #[error("keys do not survive fork(); build a session factory in the child")]
+    Forked,
+    /// A sealed key does not open: the process's own memory was damaged.
+    #[error("a sealed key in memory is damaged")]
+    Damaged,
+}
+
+/// The random number generator failed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the random number generator failed")]
+pub struct RandomError;
