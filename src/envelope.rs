@@ -93,9 +93,7 @@ impl Envelope {
         let (payload_nonce, nonces) = nonces.split_first_chunk::<12>().expect("24 bytes left");
         let key_nonce = nonces.first_chunk::<12>().expect("12 bytes left");
         let wrapped = parent.using(|state| state.wrap(key, key_nonce, &[]))?;
-        self.aead
-            .seal(key, payload_nonce, payload, data)
-            .map_err(|_| Error::TooLarge { size: payload.len(), limit: data.len() })?;
+        self.aead.seal(key, payload_nonce, payload, data).map_err(|_| Error::Unencryptable)?;
         Ok(wrapped)
     }
 

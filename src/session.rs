@@ -80,8 +80,8 @@ impl Session {
     pub async fn encrypt(&self, payload: &[u8]) -> Result<DataRowRecord, Error> {
         self.check_size(payload.len(), self.shared.max_payload)?;
         if payload.len() > OFFLOAD_ABOVE {
-            let payload = copy(payload).await;
-            return self.encrypt_offloaded(move |shared, key| shared.seal(key, &payload)).await;
+            let (key, payload) = (self.latest().await?, copy(payload).await);
+            return self.offload(key, move |shared, key| shared.seal(key, &payload)).await;
         }
         self.with_latest(|shared, key| shared.seal(key, payload)).await
     }
@@ -96,8 +96,8 @@ impl Session {
     pub async fn encrypt_json(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
         self.check_size(payload.len(), self.shared.max_payload)?;
         if payload.len() > OFFLOAD_ABOVE {
-            let payload = copy(payload).await;
-            return self.encrypt_offloaded(move |shared, key| shared.seal_json(key, &payload)).await;
+            let (key, payload) = (self.latest().await?, copy(payload).await);
+            return self.offload(key, move |shared, key| shared.seal_json(key, &payload)).await;
         }
         self.with_latest(|shared, key| shared.seal_json(key, payload)).await
     }
@@ -113,15 +113,14 @@ impl Session {
     /// Decrypting changes nothing; a load that is under way goes on.
     pub async fn decrypt(&self, record: &DataRowRecord) -> Result<Vec<u8>, Error> {
         self.check_size(record.data().len(), self.shared.max_payload.saturating_add(OVERHEAD))?;
-        let parent = record.parent_key();
+        let (id, created) = (record.parent_key().id.as_str(), record.parent_key().created);
         if record.data().len() > OFFLOAD_ABOVE {
-            let key = self.version(parent.id.as_str(), parent.created).await?;
-            let parts = (record.created(), record.encrypted_key().to_vec(), parent.clone());
-            let data = copy(record.data()).await;
-            let record = DataRowRecord::from_parts(parts.0, parts.1, parts.2, data.to_vec());
-            return self.offload(move |shared| shared.envelope.open(key.key(), &record)).await;
+            let key = self.with_version(id, created, |_, key| Ok(Arc::clone(key))).await?;
+            let mut data = copy(record.data()).await;
+            let record = record.with_data(std::mem::take(&mut data));
+            return self.offload(key, move |shared, key| shared.envelope.open(key.key(), &record)).await;
         }
-        self.with_version(parent.id.as_str(), parent.created, |key| self.shared.envelope.open(key.key(), record)).await
+        self.with_version(id, created, |shared, key| shared.envelope.open(key.key(), record)).await
     }
 
     /// Decrypts the JSON text of a record of this partition.
@@ -136,12 +135,12 @@ impl Session {
         self.check_size(json.len(), limit.saturating_add(JSON_FRAME))?;
         if json.len() > OFFLOAD_ABOVE {
             let json = copy(json).await;
-            let record = self.offload(move |_| Ok(DataRowRecord::from_json(&json)?)).await?;
-            return self.decrypt(&record).await;
+            let parse = move || DataRowRecord::from_json(&json);
+            return self.decrypt(&self.blocking(parse).await??).await;
         }
         match RecordView::parse(json) {
             Some(view) => {
-                let open = |key: &CachedKey| self.shared.envelope.open_view(key.key(), &view);
+                let open = |shared: &Shared, key: &Arc<CachedKey>| shared.envelope.open_view(key.key(), &view);
                 self.with_version(view.parent_id, view.parent_created, open).await
             }
             None => self.decrypt(&DataRowRecord::from_json(json)?).await,
@@ -184,11 +183,14 @@ impl Session {
     }
 
     /// Runs `work` with the newest valid key: at once if it is loaded, and else when it is.
-    async fn with_latest<R>(&self, work: impl FnOnce(&Shared, &CachedKey) -> Result<R, Error>) -> Result<R, Error> {
+    async fn with_latest<R>(
+        &self,
+        work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
         let ring = self.core.ring();
         let (policy, now) = (&self.shared.policy, self.shared.now());
         let mut work = Some(work);
-        let mut run = |key: &CachedKey| {
+        let mut run = |key: &Arc<CachedKey>| {
             let work = work.take().expect("either the loaded key or the one waited for is used");
             self.finish(key, work(&self.shared, key))
         };
@@ -200,8 +202,12 @@ impl Session {
         });
         match warm {
             Some(result) => result,
-            None => run(&*self.shared.system.keys.get(Arc::clone(ring), Wanted::Latest).await?),
+            None => run(&self.shared.system.keys.get(Arc::clone(ring), Wanted::Latest).await?),
         }
+    }
+
+    async fn latest(&self) -> Result<Arc<CachedKey>, Error> {
+        self.with_latest(|_, key| Ok(Arc::clone(key))).await
     }
 
     /// Runs `work` with one version of a key that this partition may read.
@@ -209,19 +215,19 @@ impl Session {
         &self,
         id: &str,
         created: i64,
-        work: impl FnOnce(&CachedKey) -> Result<R, Error>,
+        work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let mut work = Some(work);
-        let mut run = |key: &CachedKey| {
+        let mut run = |key: &Arc<CachedKey>| {
             let work = work.take().expect("either the loaded key or the one waited for is used");
-            self.finish(key, work(key))
+            self.finish(key, work(&self.shared, key))
         };
         if id == self.core.ring().id().as_str()
-            && let Some(result) = self.core.ring().with_version(created, |key| run(key))
+            && let Some(result) = self.core.ring().with_version(created, &mut run)
         {
             return result;
         }
-        run(&*self.version(id, created).await?)
+        run(&self.version(id, created).await?)
     }
 
     /// Returns one version of a key that this partition may read.
@@ -242,25 +248,20 @@ impl Session {
         found
     }
 
-    async fn encrypt_offloaded<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Shared, &CachedKey) -> Result<R, Error> + Send + 'static,
-    ) -> Result<R, Error> {
-        let key = self.shared.system.keys.get(Arc::clone(self.core.ring()), Wanted::Latest).await?;
-        self.offload(move |shared| work(shared, &key)).await
-    }
-
     /// Runs `work` on a blocking pool.
     async fn offload<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> Result<R, Error> + Send + 'static,
+        key: Arc<CachedKey>,
+        work: impl FnOnce(&Shared, &CachedKey) -> Result<R, Error> + Send + 'static,
     ) -> Result<R, Error> {
-        let shared = Arc::clone(&self.shared);
-        let runtime = self.shared.system.runtime().clone();
-        runtime
-            .spawn_blocking(move || work(&shared))
-            .await
-            .unwrap_or(Err(Error::Restarted { component: "blocking pool" }))
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&key));
+        let result = self.blocking(move || work(&shared, &own)).await?;
+        self.finish(&key, result)
+    }
+
+    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
+        let running = self.shared.system.runtime().spawn_blocking(work);
+        running.await.map_err(|_| Error::Restarted { component: "blocking pool" })
     }
 
     /// Asks for a key that was not resident to be made so, now that it was used.

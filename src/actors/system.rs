@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::ActorFutureExt;
-use actix::{Actor, Arbiter, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use actix::{Actor, ActorFutureExt, Arbiter, Context, Handler, Message, ResponseActFuture, WrapFuture};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -85,13 +84,12 @@ impl System {
     /// # Cancel safety
     /// When the future is dropped, what was started stops again.
     pub(crate) async fn start(parts: Parts) -> Result<Self, BuildError> {
-        let vault = Vault::open(Arc::clone(&parts.random))?;
         let (ready, started) = oneshot::channel();
         std::thread::Builder::new()
             .name("keyward-actors".to_owned())
-            .spawn(move || run(parts, vault, ready))
+            .spawn(move || run(parts, ready))
             .map_err(BuildError::Actors)?;
-        started.await.map_err(|_| BuildError::Actors(io::Error::other("the actors' thread ended at once")))
+        started.await.map_err(|_| BuildError::Actors(io::Error::other("the actors' thread ended at once")))?
     }
 
     /// Refuses new operations, lets those under way finish, wipes all keys, and returns when that is done.
@@ -156,8 +154,16 @@ impl Drop for System {
 /// Two threads. The first runs handlers that end at once: guard, key cache, session registry. The second runs what
 /// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
 /// does not keep the guard from wiping.
-fn run(parts: Parts, vault: Vault, ready: oneshot::Sender<System>) {
+fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
     let Parts { metastore, kms, realm, policy, clock, random, timeouts } = parts;
+    let vault = match Vault::open(Arc::clone(&random)) {
+        Ok(vault) => vault,
+        Err(error) => {
+            // Whoever asked may be gone.
+            let _ = ready.send(Err(error.into()));
+            return;
+        }
+    };
     let own = actix::System::new();
     let outcome = Arc::new(OnceLock::new());
     let outside = own.block_on(async {
@@ -206,7 +212,7 @@ fn run(parts: Parts, vault: Vault, ready: oneshot::Sender<System>) {
             outcome: Arc::clone(&outcome),
         };
         // Whoever asked is gone: dropping the handle sends the stop that is waited for below.
-        drop(ready.send(handle));
+        drop(ready.send(Ok(handle)));
         let waiting = stops.recv().await;
         let result = match system.ask(StopAll).await {
             Ok(result) => result,

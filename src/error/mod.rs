@@ -24,6 +24,9 @@ pub enum Error {
     /// Authentication failed somewhere between the master key and the payload; which step is not told.
     #[error("the record could not be decrypted")]
     Undecryptable,
+    /// The cipher refused the payload, which no payload within the size limit should make it do.
+    #[error("the payload could not be encrypted")]
+    Unencryptable,
     /// The record names an intermediate key of another partition.
     #[error("the record belongs to another partition")]
     WrongPartition,

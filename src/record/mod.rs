@@ -63,6 +63,11 @@ impl DataRowRecord {
         &self.data
     }
 
+    /// Returns the same record around another copy of its data.
+    pub(crate) fn with_data(&self, data: Vec<u8>) -> Self {
+        Self::from_parts(self.created, self.encrypted_key.clone(), self.parent_key.clone(), data)
+    }
+
     /// Writes the record as JSON in the canonical shape, in one allocation.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {

@@ -140,10 +140,9 @@ impl Loader {
             return Err(corrupt(&KeyMeta { id, created }, "a key row names it as its system key"));
         }
         let ring = self.index.ring(&id);
-        match cache.send(Get { ring, wanted, deadline: None }).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Restarted { component: "key cache" }),
-        }
+        let answer = cache.send(Get { ring: Arc::clone(&ring), wanted, deadline: None }).await;
+        self.index.release(ring);
+        answer.unwrap_or(Err(Error::Restarted { component: "key cache" }))
     }
 
     async fn open_system(&self, ring: &KeyRing, row: EnvelopeKeyRecord) -> Result<Arc<CachedKey>, Error> {
