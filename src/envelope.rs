@@ -88,7 +88,7 @@ impl Envelope {
     fn seal_into(&self, parent: &LockedKey, payload: &[u8], data: &mut [u8]) -> Result<SealedKey, Error> {
         // One draw for the data row key and both nonces.
         let mut random = Zeroizing::new([0_u8; 56]);
-        (self.random)(&mut *random)?;
+        (self.random)(random.as_mut_slice())?;
         let (key, nonces) = random.split_first_chunk::<32>().expect("56 bytes");
         let (payload_nonce, nonces) = nonces.split_first_chunk::<12>().expect("24 bytes left");
         let key_nonce = nonces.first_chunk::<12>().expect("12 bytes left");

@@ -1,8 +1,6 @@
 //! AES-256-GCM over payloads, in the format's layout: ciphertext, 16-byte tag, 12-byte nonce.
 
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aws_lc_rs::aead as aws_lc;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// Bytes of a nonce.
 const NONCE: usize = 12;
@@ -10,8 +8,6 @@ const NONCE: usize = 12;
 const TAG: usize = 16;
 /// Bytes that sealing adds.
 const OVERHEAD: usize = TAG + NONCE;
-/// From this many bytes on the provider that is better at bulk is faster, its costlier key set-up included.
-const BULK_FROM: usize = 320;
 
 /// An authenticated cipher for payloads under a 32-byte data row key.
 ///
@@ -47,7 +43,8 @@ pub struct AeadError;
 
 /// AES-256-GCM with a 96-bit nonce and a 128-bit tag, no associated data (NIST SP 800-38D).
 ///
-/// Two providers compute it, whichever is faster at the size; their results are the same bytes.
+/// # Security
+/// The expanded data row key stands in an allocation of AWS-LC for the time of the call, and is wiped when that is freed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Aes256Gcm;
 
@@ -63,58 +60,28 @@ impl Aead for Aes256Gcm {
         let (ciphertext, rest) = sealed.split_at_mut(plaintext.len());
         let (tag, tail) = rest.split_at_mut(TAG);
         tail.copy_from_slice(nonce);
-        if plaintext.len() < BULK_FROM {
-            let buffer = InOutBuf::new(plaintext, ciphertext).map_err(|_| AeadError)?;
-            let made = small(key).encrypt_inout_detached(&(*nonce).into(), &[], buffer).map_err(|_| AeadError)?;
-            tag.copy_from_slice(&made);
-            Ok(())
-        } else {
-            let nonce = aws_lc::Nonce::assume_unique_for_key(*nonce);
-            bulk(key)?
-                .seal_out_of_place_scatter(nonce, aws_lc::Aad::empty(), plaintext, ciphertext, &[], tag)
-                .map_err(|_| AeadError)
-        }
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        expand(key)?
+            .seal_out_of_place_scatter(nonce, Aad::empty(), plaintext, ciphertext, &[], tag)
+            .map_err(|_| AeadError)
     }
 
     fn open(&self, key: &[u8; 32], sealed: &[u8], plaintext: &mut [u8]) -> Result<(), AeadError> {
         let (ciphertext, tag, nonce) = split(sealed)?;
-        if ciphertext.len() < BULK_FROM {
-            let buffer = InOutBuf::new(ciphertext, plaintext).map_err(|_| AeadError)?;
-            small(key).decrypt_inout_detached(&(*nonce).into(), &[], buffer, &(*tag).into()).map_err(|_| AeadError)
-        } else {
-            let nonce = aws_lc::Nonce::assume_unique_for_key(*nonce);
-            bulk(key)?
-                .open_separate_gather(nonce, aws_lc::Aad::empty(), ciphertext, tag, plaintext)
-                .map_err(|_| AeadError)
-        }
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        expand(key)?.open_separate_gather(nonce, Aad::empty(), ciphertext, tag, plaintext).map_err(|_| AeadError)
     }
 
     fn open_in_place(&self, key: &[u8; 32], sealed: &mut [u8]) -> Result<(), AeadError> {
-        let (_, &tag, &nonce) = split(sealed)?;
-        let size = sealed.len() - OVERHEAD;
-        if size < BULK_FROM {
-            small(key)
-                .decrypt_inout_detached(&nonce.into(), &[], (&mut sealed[..size]).into(), &tag.into())
-                .map_err(|_| AeadError)
-        } else {
-            let nonce = aws_lc::Nonce::assume_unique_for_key(nonce);
-            bulk(key)?
-                .open_in_place(nonce, aws_lc::Aad::empty(), &mut sealed[..size + TAG])
-                .map(|_| ())
-                .map_err(|_| AeadError)
-        }
+        let (_, _, &nonce) = split(sealed)?;
+        let size = sealed.len() - NONCE;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        expand(key)?.open_in_place(nonce, Aad::empty(), &mut sealed[..size]).map(|_| ()).map_err(|_| AeadError)
     }
 }
 
-/// Round keys on the stack, wiped when dropped.
-fn small(key: &[u8; 32]) -> aes_gcm::Aes256Gcm {
-    aes_gcm::Aes256Gcm::new(key.into())
-}
-
-/// Round keys in AWS-LC's own allocation, which it wipes when freed.
-fn bulk(key: &[u8; 32]) -> Result<aws_lc::LessSafeKey, AeadError> {
-    let key = aws_lc::UnboundKey::new(&aws_lc::AES_256_GCM, key).map_err(|_| AeadError)?;
-    Ok(aws_lc::LessSafeKey::new(key))
+fn expand(key: &[u8; 32]) -> Result<LessSafeKey, AeadError> {
+    Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(|_| AeadError)?))
 }
 
 /// Ciphertext, tag and nonce.
@@ -128,9 +95,11 @@ fn split(sealed: &[u8]) -> Result<Parts<'_>, AeadError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use aes_gcm::aead::{AeadInOut, KeyInit};
     use base64::Engine;
     use proptest::prelude::*;
+
+    use super::*;
 
     const KEY: &[u8; 32] = b"thisIsAStaticMasterKeyForTesting";
     const COUNTING: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -166,18 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn both_providers_make_the_same_bytes_around_the_crossover() {
-        for size in BULK_FROM - 2..BULK_FROM + 2 {
-            let plaintext: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap()).collect();
-            let ours = sealed(&plaintext);
-            let mut theirs = plaintext.clone();
-            let nonce = aws_lc::Nonce::assume_unique_for_key(COUNTING);
-            bulk(KEY).unwrap().seal_in_place_append_tag(nonce, aws_lc::Aad::empty(), &mut theirs).unwrap();
-            assert_eq!(ours[..size + TAG], theirs);
-            let mut opened = vec![0; size];
-            Aes256Gcm.open(KEY, &ours, &mut opened).unwrap();
-            assert_eq!(opened, plaintext);
-        }
+    fn payloads_and_wrapped_keys_have_the_same_layout() {
+        let mut wrapped = sealed(&[7; 32]);
+        let state = aes_gcm::Aes256Gcm::new(KEY.into());
+        let tag = state.encrypt_inout_detached(&COUNTING.into(), &[], [7; 32].as_mut_slice().into()).unwrap();
+        assert_eq!(wrapped[32..48], tag[..]);
+        Aes256Gcm.open_in_place(KEY, &mut wrapped).unwrap();
+        assert_eq!(wrapped[..32], [7; 32]);
     }
 
     proptest! {
