@@ -1,4 +1,4 @@
-//! Application-layer encryption for async Rust, data-compatible with Asherah.
+#![doc = include_str!("../README.md")]
 
 mod actors;
 mod cache;

@@ -1,0 +1,133 @@
+//! Flags, environment, file and defaults, settled.
+
+use std::io;
+use std::path::Path;
+
+use keyward::CryptoPolicy;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::address::{KmsAddress, StoreAddress};
+use super::error::Failure;
+use super::options::Common;
+use super::settings::{Level, Settings};
+
+/// What a command runs with.
+///
+/// # Defaults
+/// * service `keyward`, product `default`: a first trial needs neither; a service of one's own gives its own.
+/// * store `sqlite:keyward.db`, master key `local:keyward.key`: in the current folder, made on first use.
+/// * the policy is [`CryptoPolicy::default`], the largest payload 256 MiB: those of the library.
+/// * log level `warn`.
+pub(super) struct Config {
+    pub(super) service: String,
+    pub(super) product: String,
+    pub(super) store: StoreAddress,
+    pub(super) kms: KmsAddress,
+    pub(super) policy: CryptoPolicy,
+    pub(super) max_payload: usize,
+    pub(super) log: LevelFilter,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    #[error("cannot be read")]
+    Read(#[source] io::Error),
+    // Not the parser's own words for it: they quote the line, which may hold a key.
+    #[error("line {line}: {message}")]
+    Syntax { line: usize, message: String },
+}
+
+const MAX_PAYLOAD: usize = 256 << 20;
+
+impl Config {
+    /// Reads the configuration file, if one is named, and settles every option.
+    ///
+    /// # Errors
+    /// [`Failure::Config`].
+    pub(super) fn load(common: Common) -> Result<Self, Failure> {
+        let file = match &common.config {
+            Some(path) => read(path).map_err(|source| Failure::Config { path: path.clone(), source })?,
+            None => Settings::default(),
+        };
+        let mut given = common.settings;
+        given.log = level(common.verbose).or(given.log);
+        Ok(Self::settle(given.or(file)))
+    }
+
+    fn settle(given: Settings) -> Self {
+        let default = CryptoPolicy::default();
+        let policy = CryptoPolicy {
+            expire_after: given.expire_after.map_or(default.expire_after, |span| span.0),
+            revoke_check_interval: given.revoke_check.map_or(default.revoke_check_interval, |span| span.0),
+            created_precision: given.create_precision.map_or(default.created_precision, |span| span.0),
+            ..default
+        };
+        Self {
+            service: given.service.unwrap_or_else(|| "keyward".to_owned()),
+            product: given.product.unwrap_or_else(|| "default".to_owned()),
+            store: given.store.unwrap_or_else(|| StoreAddress::Sqlite("keyward.db".into())),
+            kms: given.kms.unwrap_or_else(|| KmsAddress::Local("keyward.key".into())),
+            policy,
+            max_payload: given.max_payload.map_or(MAX_PAYLOAD, |size| size.0),
+            log: given.log.map_or(LevelFilter::WARN, |level| level.0),
+        }
+    }
+}
+
+fn level(verbose: u8) -> Option<Level> {
+    match verbose {
+        0 => None,
+        1 => Some(Level(LevelFilter::INFO)),
+        2 => Some(Level(LevelFilter::DEBUG)),
+        _ => Some(Level(LevelFilter::TRACE)),
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, ConfigError> {
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(ConfigError::Read)?);
+    parse(&text)
+}
+
+fn parse(text: &str) -> Result<Settings, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        ConfigError::Syntax { line: before.matches('\n').count() + 1, message: error.message().to_owned() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_file_takes_the_long_options_as_keys() {
+        let text = "service='s'\nproduct='p'\nstore='memory'\nkms='local:k'\nexpire-after='30d'\nrevoke-check='5m'\n\
+                    create-precision='1s'\nmax-payload=5\nlog='debug'";
+        let config = parse(text).map(Config::settle).expect("every key is known");
+        assert_eq!((config.service.as_str(), config.product.as_str()), ("s", "p"));
+        assert_eq!(config.store, StoreAddress::Memory);
+        assert!(matches!(config.kms, KmsAddress::Local(path) if path == Path::new("k")));
+        assert_eq!(config.policy.expire_after, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.policy.revoke_check_interval, Duration::from_secs(300));
+        assert_eq!(config.policy.created_precision, Duration::from_secs(1));
+        assert_eq!((config.max_payload, config.log), (5, LevelFilter::DEBUG));
+    }
+
+    #[test]
+    fn a_fault_is_named_by_line_and_key_and_never_quotes_a_value() {
+        let cases = [
+            ("service='s'\nsurprise = 'static:5ec4e7'", 2, "`surprise`"),
+            ("kms = 'static:5ec4e7'", 1, "64 hex digits"),
+            ("\n\nmax-payload = '5ec4e7x'", 3, "a size is"),
+            ("expire-after = 5", 1, "expected a string"),
+            ("kms = static:5ec4e7", 1, ""),
+        ];
+        for (text, line, part) in cases {
+            let Err(ConfigError::Syntax { line: found, message }) = parse(text) else { panic!("{text} was taken") };
+            assert_eq!(found, line, "{text}: {message}");
+            assert!(message.contains(part) && !message.contains("5ec4e7"), "{text}: {message}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `keyward demo`: the whole story on one screen.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use keyward::kms::LocalKms;
+use keyward::stores::SqliteMetastore;
+use keyward::{Clock, DataRowRecord, Error, ManualClock, SessionFactory, Status};
+use zeroize::Zeroizing;
+
+use super::config::Config;
+use super::error::Failure;
+use super::input::{Input, Limit};
+use super::keys::all_keys;
+use super::open::block_on;
+use super::options::Demo;
+use super::output::print;
+use super::table::{Listing, to_table};
+
+const README: &str = "README.md";
+const BUILT_IN: &str = "There is no README.md in this folder, so this sentence stands in for it.\n";
+const GREETING: &[u8] = b"a short payload";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Plays the story and prints it when it went well to its end.
+///
+/// # Errors
+/// [`Failure`]; the folder is removed whatever happens.
+pub(super) fn run(config: &Config, options: &Demo) -> Result<(), Failure> {
+    let (name, payload) = payload(options.file.as_deref(), config.max_payload)?;
+    let folder = tempfile::Builder::new().prefix("keyward-demo-").tempdir().map_err(Failure::Folder)?;
+    let kms = LocalKms::open_or_create(folder.path().join("demo.key")).map_err(Failure::MasterKey)?;
+    let story = block_on(tell(config, kms, folder.path(), &name, &payload));
+    let removed = folder.close().map_err(Failure::Folder);
+    let mut story = story?;
+    removed?;
+    story.push_str("\nThe folder is removed. Next: keyward encrypt --help\n");
+    print(&story)
+}
+
+/// Reads what to encrypt; only the default file may be absent.
+fn payload(file: Option<&Path>, max_payload: usize) -> Result<(String, Zeroizing<Vec<u8>>), Failure> {
+    let path = match file {
+        Some(path) => path,
+        None if Path::new(README).exists() => Path::new(README),
+        None => return Ok(("a built-in text".to_owned(), Zeroizing::new(BUILT_IN.as_bytes().to_vec()))),
+    };
+    let bytes = Input::open(path)?.read(Limit::of_payload(max_payload))?;
+    let mut name: String = path.display().to_string().chars().filter(|character| !character.is_control()).collect();
+    if name.chars().count() > 40 {
+        name = path.file_name().map_or(name, |name| name.to_string_lossy().chars().take(40).collect());
+    }
+    Ok((name, bytes))
+}
+
+/// Plays the story on a store in `folder`.
+async fn tell(config: &Config, kms: LocalKms, folder: &Path, name: &str, payload: &[u8]) -> Result<String, Failure> {
+    let store = SqliteMetastore::open(folder.join("demo.db")).await.map_err(Failure::Store)?;
+    let clock = Arc::new(ManualClock::at(SystemTime::now()));
+    let factory = SessionFactory::builder("app", "eu")
+        .metastore(store.clone())
+        .kms(kms)
+        .clock(Arc::clone(&clock))
+        .max_payload(config.max_payload)
+        .build()
+        .await?;
+    let mut story = format!(
+        "keyward demo: two tenants, {name} ({} bytes), and a new SQLite store and master key in\n{}\n",
+        payload.len(),
+        folder.display(),
+    );
+    two_tenants(&mut story, &factory, payload).await?;
+    rotation(&mut story, &factory, &clock, payload).await?;
+
+    let keys = all_keys(&store).await?;
+    let listing = Listing::new(&keys, Duration::from_secs(90 * 24 * 60 * 60), clock.now());
+    heading(
+        &mut story,
+        "4. What the store holds: keys, each wrapped by its parent, the system keys by the master key.",
+    );
+    story.push_str(&to_table(&listing));
+
+    let status = factory.status();
+    heading(&mut story, "5. Keys in the clear live in locked memory only.");
+    locked_memory(&mut story, &status);
+    factory.close().await?;
+    let _ = writeln!(story, "   Closed: {} keys are left in it.", factory.status().live_keys);
+    Ok(story)
+}
+
+async fn two_tenants(story: &mut String, factory: &SessionFactory, payload: &[u8]) -> Result<(), Failure> {
+    let alice = factory.session("alice").await.map_err(Failure::Encrypt)?;
+    let bob = factory.session("bob").await.map_err(Failure::Encrypt)?;
+
+    heading(story, "1. Each tenant's data is encrypted under keys of its own.");
+    for session in [&alice, &bob] {
+        let record = session.encrypt(payload).await.map_err(Failure::Encrypt)?;
+        let plain = Zeroizing::new(session.decrypt(&record).await.map_err(Failure::Decrypt)?);
+        if *plain != payload {
+            return Err(Failure::Demo("what was decrypted is not what was encrypted"));
+        }
+        let (bytes, tenant) = (record.to_json().len(), session.partition());
+        let _ = writeln!(story, "   {tenant:<5}  record of {bytes} bytes; decrypted again: all bytes are equal");
+    }
+    let _ = writeln!(story, "   A record is JSON. This is {:?} of alice:", String::from_utf8_lossy(GREETING));
+    let json = alice.encrypt_json(GREETING).await.map_err(Failure::Encrypt)?;
+    show_record(story, &json);
+
+    heading(story, "2. Bob opens alice's record:");
+    match bob.decrypt_json(&json).await {
+        Err(error @ Error::WrongPartition) => {
+            let _ = writeln!(story, "   refused: {error}");
+            Ok(())
+        }
+        _ => Err(Failure::Demo("bob was not refused")),
+    }
+}
+
+async fn rotation(
+    story: &mut String,
+    factory: &SessionFactory,
+    clock: &ManualClock,
+    payload: &[u8],
+) -> Result<(), Failure> {
+    let alice = factory.session("alice").await.map_err(Failure::Encrypt)?;
+    let old = alice.encrypt(payload).await.map_err(Failure::Encrypt)?;
+    clock.advance(91 * DAY);
+    let new = alice.encrypt(payload).await.map_err(Failure::Encrypt)?;
+    let created = |record: &DataRowRecord| record.parent_key().created;
+    if created(&new) <= created(&old) {
+        return Err(Failure::Demo("the key did not change"));
+    }
+    for record in [&old, &new] {
+        if *Zeroizing::new(alice.decrypt(record).await.map_err(Failure::Decrypt)?) != payload {
+            return Err(Failure::Demo("what was decrypted is not what was encrypted"));
+        }
+    }
+    heading(story, "3. The clock is set 91 days ahead; keys encrypt for 90.");
+    let _ = writeln!(
+        story,
+        "   alice's next record is under a new key, created {} instead of {},",
+        created(&new),
+        created(&old)
+    );
+    let _ = writeln!(story, "   and her old record still decrypts to the same bytes.");
+    Ok(())
+}
+
+fn locked_memory(story: &mut String, status: &Status) {
+    let memory = &status.memory;
+    let limit = match memory.soft_limit {
+        u64::MAX => "unlimited".to_owned(),
+        bytes => format!("{bytes} bytes"),
+    };
+    let _ = writeln!(
+        story,
+        "   backend {}, {} bytes (the process may lock: {limit}), {} keys in it, room for {}",
+        memory.backend, memory.locked_bytes, status.live_keys, memory.slots,
+    );
+    let active: Vec<&str> = memory.protections.iter().filter(|it| it.active).map(|it| it.name).collect();
+    let _ = writeln!(story, "   protections: {}", active.join(", "));
+}
+
+fn heading(story: &mut String, text: &str) {
+    // Writing to a string does not fail, here and above.
+    let _ = writeln!(story, "\n{text}");
+}
+
+/// Breaks the one line of a record before its fields.
+fn show_record(story: &mut String, json: &[u8]) {
+    let mut text = String::from_utf8_lossy(json).into_owned();
+    for field in [r#""Key":""#, r#""ParentKeyMeta":"#, r#""Data":"#] {
+        text = text.replacen(field, &format!("\n     {field}"), 1);
+    }
+    let _ = writeln!(story, "     {text}");
+}

@@ -1,0 +1,204 @@
+//! What failed, what to do about it, and the exit code, from `sysexits.h`.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use keyward::kms::KmsError;
+use keyward::stores::StoreError;
+use keyward::{BuildError, CloseError, Error, MemoryError};
+
+use super::config::ConfigError;
+use super::format::FormatError;
+
+/// The meaning of an exit code, see
+/// [sysexits(3)](https://man.freebsd.org/cgi/man.cgi?query=sysexits&sektion=3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Exit {
+    Usage = 64,
+    Data = 65,
+    NoInput = 66,
+    Unavailable = 69,
+    Software = 70,
+    CannotCreate = 73,
+    Io = 74,
+    Temporary = 75,
+    NoPermission = 77,
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a subcommand failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("configuration file {}", path.display())]
+    Config {
+        path: PathBuf,
+        #[source]
+        source: ConfigError,
+    },
+    #[error("cannot open {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} is larger than {limit} bytes, the most that payloads of {max_payload} bytes can need")]
+    InputTooLarge { name: String, limit: usize, max_payload: usize },
+    #[error("cannot create {}", path.display())]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {name}")]
+    Write {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{what} would garble the terminal")]
+    BinaryToTerminal { what: &'static str, hint: &'static str },
+    #[error("not a record")]
+    Format(#[from] FormatError),
+    #[error("there is no store {}", path.display())]
+    NoStore { path: PathBuf },
+    #[error("cannot open the store")]
+    Store(#[source] StoreError),
+    #[error("cannot list the keys")]
+    List(#[source] StoreError),
+    #[error("cannot use the master key")]
+    MasterKey(#[source] KmsError),
+    #[error("cannot start")]
+    Build(#[from] BuildError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot encrypt")]
+    Encrypt(#[source] Error),
+    #[error("cannot decrypt")]
+    Decrypt(#[source] Error),
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    #[error("cannot make a temporary folder")]
+    Folder(#[source] io::Error),
+    #[error("the demonstration went wrong: {0}")]
+    Demo(&'static str),
+}
+
+impl Failure {
+    /// Returns the error and all its causes, in one line.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            // Writing to a string does not fail.
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        text
+    }
+
+    /// Whether whoever read standard output has seen enough.
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == ErrorKind::BrokenPipe)
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Config { .. } => Exit::Config,
+            Self::Open { .. } | Self::NoStore { .. } => Exit::NoInput,
+            Self::Read { .. } | Self::Write { .. } => Exit::Io,
+            Self::InputTooLarge { .. } | Self::Format(_) => Exit::Data,
+            Self::Create { .. } | Self::Folder(_) => Exit::CannotCreate,
+            Self::BinaryToTerminal { .. } => Exit::Usage,
+            Self::Store(error) | Self::List(error) => exit_of_store(error),
+            Self::MasterKey(error) => exit_of_kms(error),
+            Self::Build(BuildError::Id(_) | BuildError::Policy(_)) => Exit::Config,
+            Self::Build(BuildError::Memory(error)) => exit_of_memory(error),
+            Self::Encrypt(error) | Self::Decrypt(error) => exit_of_session(error),
+            Self::Runtime(_) | Self::Build(_) | Self::Close(_) | Self::Demo(_) => Exit::Software,
+        }
+    }
+
+    /// Says what to do, where there is something and the error does not say so itself.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::InputTooLarge { .. } => Some("raise --max-payload"),
+            Self::BinaryToTerminal { hint, .. } => Some(hint),
+            Self::NoStore { .. } => Some("name an existing one with --store; `keyward encrypt` makes a new one"),
+            Self::Format(error) => error.hint(),
+            Self::Decrypt(Error::WrongPartition) => {
+                Some("give the --partition, --service and --product that it was encrypted with")
+            }
+            Self::Decrypt(Error::KeyNotFound { .. }) => Some("give the --store that it was encrypted with"),
+            Self::Decrypt(Error::Undecryptable) => {
+                Some("the record was changed, or it was made with another --store or --kms")
+            }
+            Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) => match **error {
+                KmsError::Undecryptable => Some("give the --kms that the keys in the --store were made with"),
+                _ => None,
+            },
+            Self::Encrypt(Error::TooLarge { .. }) | Self::Decrypt(Error::TooLarge { .. }) => {
+                Some("raise --max-payload")
+            }
+            _ if self.exit() == Exit::Temporary => Some("try again"),
+            _ => None,
+        }
+    }
+}
+
+fn exit_of_session(error: &Error) -> Exit {
+    match error {
+        Error::Kms(error) => exit_of_kms(error),
+        Error::Metastore(error) => exit_of_store(error),
+        Error::Memory(error) => exit_of_memory(error),
+        Error::Partition(_) => Exit::Usage,
+        Error::Undecryptable
+        | Error::WrongPartition
+        | Error::Record(_)
+        | Error::KeyNotFound { .. }
+        | Error::TooLarge { .. } => Exit::Data,
+        Error::KeyCorrupt { .. } => Exit::Unavailable,
+        other if other.is_transient() => Exit::Temporary,
+        _ => Exit::Software,
+    }
+}
+
+fn exit_of_store(error: &StoreError) -> Exit {
+    if error.is_transient() { Exit::Temporary } else { Exit::Unavailable }
+}
+
+fn exit_of_kms(error: &KmsError) -> Exit {
+    match error {
+        KmsError::KeyFile { source: Some(error), .. } if error.kind() == ErrorKind::PermissionDenied => {
+            Exit::NoPermission
+        }
+        KmsError::KeyFile { .. } | KmsError::KeySize(_) | KmsError::Undecryptable => Exit::Config,
+        KmsError::Memory(error) => exit_of_memory(error),
+        KmsError::Random(_) => Exit::Software,
+        other if other.is_transient() => Exit::Temporary,
+        _ => Exit::Unavailable,
+    }
+}
+
+fn exit_of_memory(error: &MemoryError) -> Exit {
+    match error {
+        MemoryError::Budget { .. } => Exit::Config,
+        MemoryError::Exhausted { .. } => Exit::Temporary,
+        _ => Exit::Software,
+    }
+}

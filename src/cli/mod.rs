@@ -1,0 +1,31 @@
+//! The command: one file per subcommand, and what they share. It knows the library by its public API alone.
+//!
+//! * `run.rs` is the way from the command line to the exit code; `options.rs` is the command line.
+//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys.rs`, `completions.rs` are the subcommands.
+//! * `settings.rs` are the options that all share, in their text forms; `address.rs` is what `--store` and `--kms` name;
+//!   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
+//! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
+//!   `progress.rs`; `table.rs` lists keys.
+//! * `error.rs` says what failed, what to do, and with which exit code.
+//!
+//! Files are read and written in the main thread while no async code runs.
+
+mod address;
+mod completions;
+mod config;
+mod decrypt;
+mod demo;
+mod encrypt;
+mod error;
+mod format;
+mod input;
+mod keys;
+mod open;
+mod options;
+mod output;
+mod progress;
+mod run;
+mod settings;
+mod table;
+
+pub(crate) use run::run;

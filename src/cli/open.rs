@@ -1,0 +1,89 @@
+//! From a configuration to a session factory.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
+use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SqliteMetastore};
+use keyward::{Session, SessionFactory};
+
+use super::address::{KmsAddress, StoreAddress};
+use super::config::Config;
+use super::error::Failure;
+
+type Kms = Arc<dyn KeyManagementService>;
+
+/// Opens a session of `partition`, has `work` done with it, and closes everything, whatever came of the work.
+///
+/// Blocks until that is done: it brings its own runtime.
+///
+/// # Errors
+/// [`Failure`] of opening, of the work, or else of closing.
+pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
+    config: &Config,
+    partition: &str,
+    refused: fn(keyward::Error) -> Failure,
+    work: impl FnOnce(Session) -> F,
+) -> Result<R, Failure> {
+    let kms = open_kms(&config.kms)?;
+    block_on(async {
+        let factory = open_factory(config, kms).await?;
+        let result = match factory.session(partition).await {
+            Ok(session) => work(session).await,
+            Err(error) => Err(refused(error)),
+        };
+        let closed = factory.close().await;
+        let result = result?;
+        closed?;
+        Ok(result)
+    })
+}
+
+/// Opens the store to look at, never making one.
+///
+/// # Errors
+/// [`Failure::NoStore`] when it does not exist, [`Failure::Store`] when it cannot be opened.
+pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmin>, Failure> {
+    match address {
+        StoreAddress::Memory => Ok(Arc::new(InMemoryMetastore::new())),
+        StoreAddress::Sqlite(path) if is_missing(path) => Err(Failure::NoStore { path: path.clone() }),
+        StoreAddress::Sqlite(path) => Ok(Arc::new(SqliteMetastore::open(path).await.map_err(Failure::Store)?)),
+    }
+}
+
+/// Runs async work to its end, in a runtime of this thread: the factory's actors have threads of their own.
+///
+/// # Errors
+/// [`Failure::Runtime`], and those of the work.
+pub(super) fn block_on<R>(work: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?.block_on(work)
+}
+
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+/// Reads the key file, or takes the key: blocking.
+fn open_kms(address: &KmsAddress) -> Result<Kms, Failure> {
+    let kms: Kms = match address {
+        KmsAddress::Local(path) => Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?),
+        KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
+    };
+    Ok(kms)
+}
+
+async fn open_factory(config: &Config, kms: Kms) -> Result<SessionFactory, Failure> {
+    let store: Arc<dyn Metastore> = match &config.store {
+        StoreAddress::Memory => Arc::new(InMemoryMetastore::new()),
+        StoreAddress::Sqlite(path) => Arc::new(SqliteMetastore::open(path).await.map_err(Failure::Store)?),
+    };
+    let factory = SessionFactory::builder(&config.service, &config.product)
+        .metastore(store)
+        .kms(kms)
+        .policy(config.policy.clone())
+        .max_payload(config.max_payload)
+        .build()
+        .await?;
+    Ok(factory)
+}

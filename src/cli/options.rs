@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::format::Format;
+use super::settings::Settings;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyward demo                                             the whole story on one screen
+  echo 'my secret' | keyward encrypt --partition alice     a record, on keyward.db and keyward.key
+  keyward encrypt --partition alice --in a.pdf --out a.json
+  keyward decrypt --partition alice --in a.json --out a.pdf
+  keyward keys list                                        the keys in keyward.db
+
+An option is taken from the command line, else from its environment variable, else from the
+file that --config names, else it has its default. The file is TOML; its keys are the common
+options, and paths in it are relative to the current folder:
+  service = \"billing\"
+  store = \"sqlite:/var/lib/billing/keys.db\"
+  kms = \"local:/etc/billing/master.key\"
+  expire-after = \"90d\"
+
+Exit codes are those of sysexits.h: 64 usage, 65 bad record, 66 no input, 69 store or key service
+refuses, 70 internal, 73 cannot create, 74 input/output, 75 try again, 77 no permission,
+78 configuration.";
+
+/// Application-layer encryption: every tenant under keys of its own, data-compatible with Asherah.
+#[derive(Parser)]
+#[command(name = "keyward", version = env!("KEYWARD_VERSION"), after_help = EXAMPLES, max_term_width = 120)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct Common {
+    #[command(flatten)]
+    pub(super) settings: Settings,
+    /// A TOML file with these options, named as here without the dashes
+    #[arg(long, global = true, env = "KEYWARD_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Log more than --log says, to stderr: -v info, -vv debug, -vvv trace
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show what it does, on one screen: two tenants, a refused read, a rotation, the stored keys
+    ///
+    /// Works in a temporary folder with a store and a master key of its own, whatever --store and --kms say.
+    Demo(Demo),
+    /// Encrypt a payload into a record
+    Encrypt(Encrypt),
+    /// Decrypt a record into its payload
+    Decrypt(Decrypt),
+    /// Look at the keys in the store
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+#[derive(Args)]
+pub(super) struct Demo {
+    /// What to encrypt; README.md, or a built-in text where there is none
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Encrypt {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// How to write the record
+    #[arg(long, env = "KEYWARD_FORMAT", value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+#[derive(Args)]
+pub(super) struct Decrypt {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// How the record is written; found out when not given
+    #[arg(long, env = "KEYWARD_FORMAT", value_enum)]
+    pub(super) format: Option<Format>,
+}
+
+/// Whose payload, from where, to where.
+#[derive(Args)]
+pub(super) struct Place {
+    /// The tenant: each partition has a key of its own
+    #[arg(long, env = "KEYWARD_PARTITION", value_name = "ID")]
+    pub(super) partition: String,
+    /// Where to read; `-` is standard input
+    #[arg(long = "in", env = "KEYWARD_IN", value_name = "FILE", default_value = "-")]
+    pub(super) input: PathBuf,
+    /// Where to write, replaced only when everything went well; `-` is standard output
+    #[arg(long = "out", env = "KEYWARD_OUT", value_name = "FILE", default_value = "-")]
+    pub(super) output: PathBuf,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Keys {
+    /// List the keys; needs no master key and creates nothing
+    List(List),
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    /// Only the key of this partition of --service and --product
+    #[arg(long, env = "KEYWARD_PARTITION", value_name = "ID")]
+    pub(super) partition: Option<String>,
+    /// Only keys of this kind
+    #[arg(long, env = "KEYWARD_KIND", value_enum)]
+    pub(super) kind: Option<Kind>,
+    /// Print one JSON array
+    #[arg(long, env = "KEYWARD_JSON", value_parser = FalseyValueParser::new())]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    /// One per service and product; wraps intermediate keys
+    System,
+    /// One per partition; wraps the keys of records
+    Intermediate,
+}
+
+#[derive(Args)]
+pub(super) struct Completions {
+    /// Which shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+/// Parses the command line and the environment.
+///
+/// # Errors
+/// One that prints itself: what is wrong, or the help or version that was asked for.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
+    let matches = Options::command().try_get_matches_from(arguments)?;
+    let kms_is_visible = leaf(&matches).value_source("kms") == Some(ValueSource::CommandLine);
+    Ok(Parsed { options: Options::from_arg_matches(&matches)?, kms_is_visible })
+}
+
+/// Options, and what is to be known about where they came from.
+pub(super) struct Parsed {
+    pub(super) options: Options,
+    /// Whether `--kms` stands on the command line, which other users of the machine can read.
+    pub(super) kms_is_visible: bool,
+}
+
+/// Returns the matches of the innermost subcommand: it knows the source of the options that all share.
+fn leaf(matches: &ArgMatches) -> &ArgMatches {
+    match matches.subcommand() {
+        Some((_, inner)) => leaf(inner),
+        None => matches,
+    }
+}

@@ -1,0 +1,73 @@
+//! From the command line to the exit code.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use super::address::KmsAddress;
+use super::config::Config;
+use super::error::{Exit, Failure};
+use super::options::{Command, Parsed, parse};
+use super::{completions, decrypt, demo, encrypt, keys};
+
+/// Runs the command of this process.
+pub(crate) fn run() -> ExitCode {
+    let parsed = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => return explain(&error),
+    };
+    match dispatch(parsed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.text());
+            if let Some(hint) = failure.hint() {
+                say(&format!("hint: {hint}"));
+            }
+            failure.exit().into()
+        }
+    }
+}
+
+/// Warns on stderr.
+pub(super) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
+fn dispatch(parsed: Parsed) -> Result<(), Failure> {
+    let Parsed { options, kms_is_visible } = parsed;
+    if let Command::Completions(options) = &options.command {
+        return completions::run(options);
+    }
+    let config = Config::load(options.common)?;
+    log_to_stderr(&config);
+    if kms_is_visible && matches!(config.kms, KmsAddress::Static(_)) {
+        warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
+    }
+    match &options.command {
+        Command::Demo(options) => demo::run(&config, options),
+        Command::Encrypt(options) => encrypt::run(&config, options),
+        Command::Decrypt(options) => decrypt::run(&config, options),
+        Command::Keys(options) => keys::run(&config, options),
+        Command::Completions(options) => completions::run(options),
+    }
+}
+
+/// Prints help where it was asked for, and else what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when this fails.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS }
+}
+
+fn log_to_stderr(config: &Config) {
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colour).with_max_level(config.log).finish();
+    // Only a second subscriber of this process would be refused, and there is none.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+fn say(text: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(io::stderr(), "keyward: {text}");
+}

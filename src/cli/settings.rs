@@ -1,0 +1,178 @@
+//! The options that all subcommands share, each with its environment variable and its key in the configuration file.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::address::{KmsAddress, KmsParser, StoreAddress};
+
+/// What was given in one place: the command line with the environment, or the configuration file.
+#[derive(Args, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Settings {
+    /// Service, as it stands in key ids [default: keyward]
+    #[arg(long, global = true, env = "KEYWARD_SERVICE", value_name = "NAME")]
+    pub(super) service: Option<String>,
+    /// Product, as it stands in key ids [default: default]
+    #[arg(long, global = true, env = "KEYWARD_PRODUCT", value_name = "NAME")]
+    pub(super) product: Option<String>,
+    /// Where keys are stored: sqlite:PATH, or memory, which ends with the command [default: sqlite:keyward.db]
+    #[arg(long, global = true, env = "KEYWARD_STORE", value_name = "STORE")]
+    pub(super) store: Option<StoreAddress>,
+    /// The master key: local:PATH, a file made on first use with mode 0600, or static:HEX, 64 hex digits for tests
+    /// [default: local:keyward.key]
+    #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, value_parser = KmsParser)]
+    pub(super) kms: Option<KmsAddress>,
+    /// How long a key encrypts; it decrypts for ever [default: 90d]
+    #[arg(long, global = true, env = "KEYWARD_EXPIRE_AFTER", value_name = "TIME")]
+    pub(super) expire_after: Option<Span>,
+    /// How soon a revocation is noticed [default: 60m]
+    #[arg(long, global = true, env = "KEYWARD_REVOKE_CHECK", value_name = "TIME")]
+    pub(super) revoke_check: Option<Span>,
+    /// What creation times of keys are truncated to [default: 1m]
+    #[arg(long, global = true, env = "KEYWARD_CREATE_PRECISION", value_name = "TIME")]
+    pub(super) create_precision: Option<Span>,
+    /// The largest payload: bytes, or with a suffix K, M or G (powers of 1024) [default: 256M]
+    #[arg(long, global = true, env = "KEYWARD_MAX_PAYLOAD", value_name = "SIZE")]
+    pub(super) max_payload: Option<Size>,
+    /// What is logged to stderr: off, error, warn, info, debug or trace [default: warn]
+    #[arg(long, global = true, env = "KEYWARD_LOG", value_name = "LEVEL")]
+    pub(super) log: Option<Level>,
+}
+
+impl Settings {
+    /// Fills what is not given from `other`.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            service: self.service.or(other.service),
+            product: self.product.or(other.product),
+            store: self.store.or(other.store),
+            kms: self.kms.or(other.kms),
+            expire_after: self.expire_after.or(other.expire_after),
+            revoke_check: self.revoke_check.or(other.revoke_check),
+            create_precision: self.create_precision.or(other.create_precision),
+            max_payload: self.max_payload.or(other.max_payload),
+            log: self.log.or(other.log),
+        }
+    }
+}
+
+/// A duration as people write it: `90d`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Span(pub(super) Duration);
+
+impl std::str::FromStr for Span {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = humantime::DurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A number of bytes: `65536`, `64K`, `64M`, `1G`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SizeText")]
+pub(super) struct Size(pub(super) usize);
+
+/// Why a text is no [`Size`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a size is a number of bytes, or one with a suffix K, M or G")]
+pub(super) struct SizeError;
+
+/// A size in a configuration file may be a number.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a size is a number of bytes, or a text like \"64M\"")]
+enum SizeText {
+    Bytes(usize),
+    Text(String),
+}
+
+impl TryFrom<SizeText> for Size {
+    type Error = SizeError;
+
+    fn try_from(text: SizeText) -> Result<Self, SizeError> {
+        match text {
+            SizeText::Bytes(bytes) => Ok(Self(bytes)),
+            SizeText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl std::str::FromStr for Size {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let unit: usize = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "" | "B" => 1,
+            "K" | "KB" | "KIB" => 1 << 10,
+            "M" | "MB" | "MIB" => 1 << 20,
+            "G" | "GB" | "GIB" => 1 << 30,
+            _ => return Err(SizeError),
+        };
+        let count: usize = digits.trim_end().parse().map_err(|_| SizeError)?;
+        count.checked_mul(unit).map(Self).ok_or(SizeError)
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Level(pub(super) LevelFilter);
+
+/// Why a text is no [`Level`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a level is one of off, error, warn, info, debug, trace")]
+pub(super) struct LevelError;
+
+impl std::str::FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, LevelError> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self(LevelFilter::OFF)),
+            "error" => Ok(Self(LevelFilter::ERROR)),
+            "warn" => Ok(Self(LevelFilter::WARN)),
+            "info" => Ok(Self(LevelFilter::INFO)),
+            "debug" => Ok(Self(LevelFilter::DEBUG)),
+            "trace" => Ok(Self(LevelFilter::TRACE)),
+            _ => Err(LevelError),
+        }
+    }
+}
+
+impl TryFrom<String> for Level {
+    type Error = LevelError;
+
+    fn try_from(text: String) -> Result<Self, LevelError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_with_or_without_a_binary_suffix() {
+        let cases =
+            [("0", 0), ("65536", 65_536), ("1k", 1024), ("64M", 64 << 20), ("64 MiB", 64 << 20), ("2G", 2 << 30)];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5G", "1X", "99999999999999999999", "99999999999G"] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError), "{text}");
+        }
+    }
+}
