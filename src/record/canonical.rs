@@ -103,6 +103,12 @@ impl<'a> RecordView<'a> {
         Some(Self { created, encrypted_key, parent_id, parent_created, data })
     }
 
+    /// Returns how many bytes the data has once decoded, if it is base64.
+    pub(crate) fn data_size(&self) -> usize {
+        let padding = self.data.iter().rev().take(2).filter(|&&byte| byte == b'=').count();
+        (self.data.len() / 4 * 3).saturating_sub(padding)
+    }
+
     pub(super) fn to_record(&self) -> Result<DataRowRecord, RecordError> {
         let mut encrypted_key = Vec::new();
         decode_base64_into("Key", self.encrypted_key, &mut encrypted_key)?;

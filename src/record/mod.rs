@@ -86,9 +86,11 @@ impl DataRowRecord {
     /// # Errors
     /// [`RecordError`] when the text is not JSON, a field is missing, given twice or of the wrong type.
     pub fn from_json(json: &[u8]) -> Result<Self, RecordError> {
-        match RecordView::parse(json) {
-            Some(view) => view.to_record(),
-            None => tolerant::data_row_record(json),
+        // A view takes all that stands between the quotes around the data for base64; if it is not, there may be escapes
+        // or more fields in it.
+        match RecordView::parse(json).map(|view| view.to_record()) {
+            Some(Ok(record)) => Ok(record),
+            _ => tolerant::data_row_record(json),
         }
     }
 }

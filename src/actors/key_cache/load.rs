@@ -51,26 +51,28 @@ impl Loader {
             (Wanted::Latest, _) => self.latest_intermediate(&cache, &ring).await,
             (Wanted::Exact(created) | Wanted::Checked(created), kind) => {
                 let meta = KeyMeta { id: ring.id().clone(), created };
+                let asked = self.now();
                 let row = self.store.load(meta.clone()).await?;
                 let row = row.ok_or_else(|| Error::KeyNotFound { id: meta.id.to_string(), created })?;
                 if kind == Some(KeyKind::System) {
-                    return self.open_system(&ring, row).await;
+                    return self.open_system(&ring, row, asked).await;
                 }
                 let Some(parent) = row.parent_key.clone() else {
                     return Err(corrupt(&meta, "it names no system key"));
                 };
                 let parent = self.system_key(&cache, parent.id, Wanted::Exact(parent.created)).await?;
-                self.open_intermediate(&ring, &row, &parent).await
+                self.open_intermediate(&ring, &row, &parent, asked).await
             }
         }
     }
 
     async fn latest_system(&self, ring: &KeyRing) -> Result<Arc<CachedKey>, Error> {
         for _ in 0..ATTEMPTS {
+            let asked = self.now();
             let row = self.store.load_latest(ring.id().clone()).await?;
             let replaced = match row {
-                Some(row) if self.is_valid(&row) => return self.open_system(ring, row).await,
-                other => other.inspect(|row| self.note_invalid(ring, row)),
+                Some(row) if self.is_valid(&row) => return self.open_system(ring, row, asked).await,
+                other => other.inspect(|row| note_invalid(ring, row, asked)),
             };
             let meta = self.new_meta(ring, replaced.as_ref())?;
             let key = self.guard.reserve().await?.generate::<Error>(&label(&meta))?;
@@ -78,7 +80,7 @@ impl Loader {
             let record = EnvelopeKeyRecord { created: meta.created, encrypted_key, parent_key: None, revoked: false };
             if self.store.store(meta.id.clone(), record).await? == StoreOutcome::Stored {
                 tracing::info!(created = meta.created, "made a system key");
-                let status = self.new_status(meta.created)?;
+                let status = self.new_status(meta.created, asked)?;
                 return Ok(Arc::new(CachedKey::new(meta, key, status, None)));
             }
         }
@@ -87,14 +89,15 @@ impl Loader {
 
     async fn latest_intermediate(&self, cache: &Addr<KeyCacheActor>, ring: &KeyRing) -> Result<Arc<CachedKey>, Error> {
         for _ in 0..ATTEMPTS {
+            let asked = self.now();
             let row = self.store.load_latest(ring.id().clone()).await?;
             if let Some(row) = row.as_ref().filter(|row| self.is_valid(row))
                 && let Some(parent) = self.valid_parent(cache, row).await?
             {
-                return self.open_intermediate(ring, row, &parent).await;
+                return self.open_intermediate(ring, row, &parent, asked).await;
             }
             if let Some(row) = &row {
-                self.note_invalid(ring, row);
+                note_invalid(ring, row, asked);
             }
             let parent = self.system_key(cache, self.realm.system_key().clone(), Wanted::Latest).await?;
             let meta = self.new_meta(ring, row.as_ref())?;
@@ -107,7 +110,7 @@ impl Loader {
             };
             if self.store.store(meta.id.clone(), record).await? == StoreOutcome::Stored {
                 tracing::debug!(created = meta.created, "made an intermediate key");
-                let status = self.new_status(meta.created)?;
+                let status = self.new_status(meta.created, asked)?;
                 return Ok(Arc::new(CachedKey::new(meta, key, status, Some(Arc::clone(parent.status())))));
             }
         }
@@ -145,15 +148,15 @@ impl Loader {
         answer.unwrap_or(Err(Error::Restarted { component: "key cache" }))
     }
 
-    async fn open_system(&self, ring: &KeyRing, row: EnvelopeKeyRecord) -> Result<Arc<CachedKey>, Error> {
+    async fn open_system(&self, ring: &KeyRing, row: EnvelopeKeyRecord, asked: i64) -> Result<Arc<CachedKey>, Error> {
         let meta = KeyMeta { id: ring.id().clone(), created: row.created };
-        if let Some(known) = self.refreshed(ring, &row, None) {
+        if let Some(known) = refreshed(ring, &row, None, asked) {
             return Ok(known);
         }
         let place = self.guard.reserve().await?;
         let key = self.kms.unwrap(row.encrypted_key, label(&meta), place).await?;
-        let status = self.new_status(row.created)?;
-        status.observe(row.revoked, self.now());
+        let status = self.new_status(row.created, asked)?;
+        status.observe(row.revoked, asked);
         Ok(Arc::new(CachedKey::new(meta, key, status, None)))
     }
 
@@ -162,9 +165,10 @@ impl Loader {
         ring: &KeyRing,
         row: &EnvelopeKeyRecord,
         parent: &CachedKey,
+        asked: i64,
     ) -> Result<Arc<CachedKey>, Error> {
         let meta = KeyMeta { id: ring.id().clone(), created: row.created };
-        if let Some(known) = self.refreshed(ring, row, Some(parent)) {
+        if let Some(known) = refreshed(ring, row, Some(parent), asked) {
             return Ok(known);
         }
         let sealed: &SealedKey = row
@@ -179,24 +183,9 @@ impl Loader {
                 .using(|state| state.unwrap(sealed, &[], bytes))?
                 .map_err(|_| corrupt(&meta, "it does not open under its system key"))
         })?;
-        let status = self.new_status(row.created)?;
-        status.observe(row.revoked, self.now());
+        let status = self.new_status(row.created, asked)?;
+        status.observe(row.revoked, asked);
         Ok(Arc::new(CachedKey::new(meta, key, status, Some(Arc::clone(parent.status())))))
-    }
-
-    /// Renews what is known of a version that is loaded already: no unwrapping, the same key in the same place.
-    fn refreshed(&self, ring: &KeyRing, row: &EnvelopeKeyRecord, parent: Option<&CachedKey>) -> Option<Arc<CachedKey>> {
-        ring.with_version(row.created, |known| {
-            known.status().observe(row.revoked, self.now());
-            let parent = parent.map(|parent| Arc::clone(parent.status()));
-            let (key, status) = (Arc::clone(known.key()), Arc::clone(known.status()));
-            Arc::new(CachedKey::new(known.meta().clone(), key, status, parent))
-        })
-    }
-
-    /// Takes note of a revocation, so that it is known to all who hold the version.
-    fn note_invalid(&self, ring: &KeyRing, row: &EnvelopeKeyRecord) {
-        ring.with_version(row.created, |known| known.status().observe(row.revoked, self.now()));
     }
 
     fn is_valid(&self, row: &EnvelopeKeyRecord) -> bool {
@@ -217,10 +206,10 @@ impl Loader {
         }
     }
 
-    fn new_status(&self, created: i64) -> Result<Arc<KeyStatus>, Error> {
+    fn new_status(&self, created: i64, asked: i64) -> Result<Arc<KeyStatus>, Error> {
         let mut jitter = [0];
         (self.random)(&mut jitter)?;
-        Ok(Arc::new(KeyStatus::new(created, false, self.now(), jitter[0])))
+        Ok(Arc::new(KeyStatus::new(created, false, asked, jitter[0])))
     }
 
     fn wrap(&self, parent: &CachedKey, key: &LockedKey) -> Result<SealedKey, Error> {
@@ -228,6 +217,29 @@ impl Loader {
         (self.random)(&mut nonce)?;
         Ok(key.with_bytes(|bytes| parent.key().using(|state| state.wrap(bytes, &nonce, &[])))??)
     }
+}
+
+/// Renews what is known of a version that is loaded already: no unwrapping, the same key in the same place.
+///
+/// `asked` is when the row was asked for, in Unix milliseconds: what was revoked while a slow answer was on its way is
+/// not known yet.
+fn refreshed(
+    ring: &KeyRing,
+    row: &EnvelopeKeyRecord,
+    parent: Option<&CachedKey>,
+    asked: i64,
+) -> Option<Arc<CachedKey>> {
+    ring.with_version(row.created, |known| {
+        known.status().observe(row.revoked, asked);
+        let parent = parent.map(|parent| Arc::clone(parent.status()));
+        let (key, status) = (Arc::clone(known.key()), Arc::clone(known.status()));
+        Arc::new(CachedKey::new(known.meta().clone(), key, status, parent))
+    })
+}
+
+/// Takes note of a revocation, so that it is known to all who hold the version.
+fn note_invalid(ring: &KeyRing, row: &EnvelopeKeyRecord, asked: i64) {
+    ring.with_version(row.created, |known| known.status().observe(row.revoked, asked));
 }
 
 /// What the sealed copy of a key in memory is bound to.

@@ -158,6 +158,8 @@ impl KeyCacheActor {
         context.spawn(task.into_actor(self).map(move |result, actor, _| {
             let result = result.unwrap_or(Err(Error::Restarted { component: "key load" }));
             actor.finish_load(&ring, wanted, &result);
+            // Whoever asked may be gone, and with nothing loaded nobody else would give the ring back.
+            actor.loader.index.release(ring);
         }));
     }
 
@@ -264,6 +266,14 @@ impl Handler<Close> for KeyCacheActor {
             load.task.abort();
             for waiting in load.waiting {
                 let _ = waiting.send(Err(Error::Closed));
+            }
+        }
+        // Rings that sessions have to themselves are known here and nowhere else.
+        for versions in [&mut self.system_keys, &mut self.intermediate_keys] {
+            while let Some((_, ring)) = versions.pop_oldest_if(|_| true) {
+                if let Some(ring) = ring.upgrade() {
+                    ring.clear();
+                }
             }
         }
     }

@@ -1,0 +1,526 @@
+//! From build to close: what is refused, what is bounded, and that nothing is left.
+
+mod support;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward::kms::{StaticKms, SystemKey};
+use keyward::stores::InMemoryMetastore;
+use keyward::{
+    BuildError, CacheScope, CryptoPolicy, DataRowRecord, Error, PolicyError, Session, SessionFactory,
+    SessionFactoryBuilder,
+};
+use proptest::prelude::*;
+use support::{
+    Call, Calls, DAY, Fault, HOUR, KMS, MINUTE, SECOND, TestResult, World, eventually, poll_and_drop, poll_once,
+};
+
+#[tokio::test]
+async fn unusable_configurations_are_refused_with_a_type() -> TestResult {
+    let world = World::new().await?;
+    let changes: [(fn(&mut CryptoPolicy), &str); 3] = [
+        (|policy| policy.intermediate_key_cache_size = 0, "intermediate_key_cache_size"),
+        (|policy| policy.system_key_cache_size = 0, "system_key_cache_size"),
+        (|policy| policy.session_cache_size = 0, "session_cache_size"),
+    ];
+    for (change, expected) in changes {
+        let built = world.another_with(|setup| change(&mut setup.policy)).await;
+        assert!(
+            matches!(built, Err(BuildError::Policy(PolicyError::Capacity { option })) if option == expected),
+            "{expected}: {built:?}"
+        );
+    }
+    let built = world.another_with(|setup| setup.policy.expire_after = Duration::ZERO).await;
+    assert!(matches!(built, Err(BuildError::Policy(PolicyError::Lifetime(_)))));
+    let built = world.another_with(|setup| setup.policy.session_cache_ttl = Duration::MAX).await;
+    assert!(matches!(built, Err(BuildError::Policy(PolicyError::TooLong { .. }))));
+    let built = SessionFactory::builder("svc", "prod").kms(Arc::clone(&world.kms)).build().await;
+    assert!(matches!(built, Err(BuildError::Missing("metastore"))));
+    let built = SessionFactory::builder("svc", "prod").metastore(InMemoryMetastore::new()).build().await;
+    assert!(matches!(built, Err(BuildError::Missing(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_extremes_of_a_usable_policy_work() -> TestResult {
+    let longest = Duration::from_secs(100_000_000_000);
+    let world = World::with_policy(|policy| {
+        policy.expire_after = longest;
+        policy.revoke_check_interval = longest;
+        policy.created_precision = longest;
+        policy.session_cache_ttl = longest;
+        policy.cache_sessions = true;
+        policy.intermediate_key_cache_size = usize::MAX;
+        policy.system_key_cache_size = usize::MAX;
+        policy.session_cache_size = usize::MAX;
+    })
+    .await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    assert_eq!(world.decrypt("alice", &record).await?, b"tea");
+    world.close().await
+}
+
+#[tokio::test]
+async fn a_full_cache_stays_at_its_bound_and_so_does_the_memory() -> TestResult {
+    for (cache_sessions, partitions) in [(false, 5000), (true, 1000)] {
+        let world = World::with_policy(|policy| {
+            policy.intermediate_key_cache_size = 100;
+            policy.cache_sessions = cache_sessions;
+            policy.session_cache_size = 50;
+        })
+        .await?;
+        let locked = world.factory.status().memory.locked_bytes;
+        let mut samples: Vec<(String, DataRowRecord)> = Vec::new();
+        for number in 0..partitions {
+            let partition = format!("partition {number}");
+            let record = world.encrypt(&partition, b"tea").await?;
+            if number % 1000 == 0 {
+                samples.push((partition, record));
+            }
+            if number % 500 == 499 {
+                let status = world.factory.status();
+                assert!(status.cached_keys <= 101, "{} keys", status.cached_keys);
+                // Beside the keys an index entry stays for each session that is kept, and for a load that just ended.
+                assert!(status.cached_key_ids <= 101 + 50 + 1, "{} ids", status.cached_key_ids);
+                assert!(status.open_sessions <= if cache_sessions { 50 } else { 0 });
+                assert!(status.live_keys <= 103, "{} live", status.live_keys);
+                assert_eq!(status.memory.locked_bytes, locked);
+            }
+        }
+        for (partition, record) in &samples {
+            assert_eq!(world.decrypt(partition, record).await?, b"tea");
+        }
+        world.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_could_not_be_loaded_leaves_nothing_in_the_index() -> TestResult {
+    let world = World::with(|setup| setup.operation_timeout = Duration::from_millis(20)).await?;
+    let ids = |count: usize| (0..count).map(|number| format!("p{number}"));
+    world.store.control.fail(100, None, None, Fault::Transient);
+    for id in ids(100) {
+        assert!(world.encrypt(&id, b"tea").await.is_err());
+    }
+    eventually("failed loads are forgotten", || world.factory.status().cached_key_ids == 0).await;
+    // Their callers went away before the loads failed.
+    let mut gates = Vec::new();
+    for id in ids(10) {
+        gates.push(world.store.control.block(&world.intermediate_key(&id)));
+        assert!(matches!(world.encrypt(&id, b"tea").await, Err(Error::Timeout { .. })));
+    }
+    world.store.control.fail(10, None, None, Fault::Transient);
+    for gate in gates {
+        gate.open();
+    }
+    eventually("loads without callers are forgotten", || world.factory.status().cached_key_ids == 0).await;
+    world.close().await
+}
+
+#[tokio::test]
+async fn forged_creation_times_leave_nothing_in_the_index() -> TestResult {
+    let world = World::with(|setup| setup.readable = vec!["east".to_owned()]).await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    let session = world.session("alice").await?;
+    for created in 0..1000 {
+        let parent = support::key("_IK_alice_svc_prod_east", created);
+        let forged = DataRowRecord::from_parts(0, record.encrypted_key().to_vec(), parent, record.data().to_vec());
+        assert!(matches!(session.decrypt(&forged).await, Err(Error::KeyNotFound { .. })));
+    }
+    eventually("only the own keys are indexed", || world.factory.status().cached_key_ids == 2).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closed_factory_holds_no_keys_though_sessions_are_still_open() -> TestResult {
+    for scope in [CacheScope::Factory, CacheScope::Session] {
+        for cache_sessions in [false, true] {
+            let world = World::with_policy(|policy| {
+                policy.intermediate_key_cache_scope = scope;
+                policy.cache_sessions = cache_sessions;
+            })
+            .await?;
+            let session = world.session("alice").await?;
+            let record = session.encrypt(b"tea").await?;
+            world.factory.close().await?;
+            assert_eq!(world.factory.status().live_keys, 0, "{scope:?} {cache_sessions}");
+            assert!(matches!(session.encrypt(b"tea").await, Err(Error::Closed)));
+            assert!(matches!(session.encrypt_json(b"tea").await, Err(Error::Closed)));
+            assert!(matches!(session.decrypt(&record).await, Err(Error::Closed)));
+            assert!(matches!(session.decrypt_json(&record.to_json()).await, Err(Error::Closed)));
+            assert!(matches!(world.session("alice").await, Err(Error::Closed)));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_with_keys_of_its_own_takes_them_along() -> TestResult {
+    let world = World::with_policy(|policy| policy.intermediate_key_cache_scope = CacheScope::Session).await?;
+    let one = world.session("alice").await?;
+    let other = world.session("alice").await?;
+    let record = one.encrypt(b"tea").await?;
+    other.decrypt(&record).await?;
+    assert_eq!(world.factory.status().live_keys, 3, "the system key and one intermediate key each");
+    drop(one);
+    eventually("the keys of the first session are gone", || world.factory.status().live_keys == 2).await;
+    let (payload, calls) = world.counting(other.decrypt(&record)).await;
+    assert_eq!((payload?.as_slice(), calls), (b"tea".as_slice(), Calls::NONE));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_closes_at_once_agree() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    let closes: Vec<_> = (0..64)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.close().await })
+        })
+        .collect();
+    for close in closes {
+        close.await??;
+    }
+    session.encrypt(b"tea").await?;
+    let closes: Vec<_> = (0..64)
+        .map(|_| {
+            let factory = world.factory.clone();
+            tokio::spawn(async move { factory.close().await })
+        })
+        .collect();
+    for close in closes {
+        close.await??;
+    }
+    assert_eq!(world.factory.status().live_keys, 0);
+    world.factory.close().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_one_handle_twice_closes_no_other() -> TestResult {
+    for cache_sessions in [false, true] {
+        let world = World::with_policy(|policy| policy.cache_sessions = cache_sessions).await?;
+        let first = world.session("alice").await?;
+        let second = world.session("alice").await?;
+        let clone = first.clone();
+        first.close().await?;
+        first.close().await?;
+        assert!(matches!(first.encrypt(b"tea").await, Err(Error::Closed)));
+        drop(first);
+        for open in [&second, &clone] {
+            let record = open.encrypt(b"tea").await?;
+            assert_eq!(open.decrypt(&record).await?, b"tea");
+        }
+        world.encrypt("alice", b"tea").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_factory_closed_during_a_thousand_operations_ends_them_all() -> TestResult {
+    for round in 0..4 {
+        let world = World::new().await?;
+        let warm = world.session("warm").await?;
+        let record = Arc::new(warm.encrypt(b"tea").await?);
+        let tasks: Vec<_> = (0..1000)
+            .map(|number| {
+                let (factory, warm, record) = (world.factory.clone(), warm.clone(), Arc::clone(&record));
+                tokio::spawn(async move {
+                    match number % 3 {
+                        0 => factory.session(&format!("cold {}", number % 50)).await?.encrypt(b"tea").await.map(drop),
+                        1 => warm.encrypt(b"tea").await.map(drop),
+                        _ => warm.decrypt(&record).await.map(|payload| assert_eq!(payload, b"tea")),
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..round * 20 {
+            tokio::task::yield_now().await;
+        }
+        world.factory.close().await?;
+        for task in tasks {
+            let outcome = task.await?;
+            assert!(matches!(outcome, Ok(()) | Err(Error::Closed)), "{outcome:?}");
+        }
+        eventually("no key is left", || world.factory.status().live_keys == 0).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn closing_waits_for_no_store_and_fails_those_who_do() -> TestResult {
+    for place in ["ik", "sk", KMS] {
+        let world = World::new().await?;
+        let id = match place {
+            "ik" => world.intermediate_key("alice"),
+            "sk" => world.system_key(),
+            other => other.to_owned(),
+        };
+        let gate = world.store.control.block(&id);
+        let session = world.session("alice").await?;
+        let mut blocked = Box::pin(session.encrypt(b"tea"));
+        assert!(poll_once(blocked.as_mut()).is_pending());
+        gate.arrivals(1).await;
+        world.factory.close().await?;
+        let outcome = blocked.await;
+        assert!(matches!(outcome, Err(Error::Closed)), "{place}: {outcome:?}");
+        eventually("no key is left", || world.factory.status().live_keys == 0).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_operation_cut_off_by_a_close_says_that_it_is_closed() -> TestResult {
+    let payload = vec![7; 5 * 1024 * 1024];
+    for road in 0..4 {
+        let world = World::new().await?;
+        let session = world.session("alice").await?;
+        let record = session.encrypt(&payload).await?;
+        let json = record.to_json();
+        assert_eq!(session.decrypt_json(&json).await?.len(), payload.len());
+        let mut under_way: std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> = match road {
+            0 => Box::pin(async { session.encrypt(&payload).await.map(drop) }),
+            1 => Box::pin(async { session.encrypt_json(&payload).await.map(drop) }),
+            2 => Box::pin(async { session.decrypt(&record).await.map(drop) }),
+            _ => Box::pin(async { session.decrypt_json(&json).await.map(drop) }),
+        };
+        assert!(poll_once(under_way.as_mut()).is_pending());
+        world.factory.close().await?;
+        let outcome = under_way.await;
+        assert!(matches!(outcome, Err(Error::Closed)), "{road}: {outcome:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_close_whose_caller_went_away_goes_on() -> TestResult {
+    let world = World::new().await?;
+    world.encrypt("alice", b"tea").await?;
+    // On a busy machine it may even be done by then.
+    drop(poll_and_drop(world.factory.close(), 1));
+    eventually("all keys are gone", || world.factory.status().live_keys == 0).await;
+    world.factory.close().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn dropping_everything_wipes_everything() -> TestResult {
+    let world = World::new().await?;
+    let in_use = world.factory.status().memory.slots_in_use;
+    let factory = world.another().await?;
+    let session = factory.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    drop(factory);
+    session.encrypt(b"the session keeps its factory alive").await?;
+    drop(session);
+    eventually("its slots are free", || world.factory.status().memory.slots_in_use <= in_use).await;
+    Ok(())
+}
+
+/// One step of a random life.
+#[derive(Debug, Clone)]
+enum Step {
+    Encrypt(u8),
+    Decrypt(usize),
+    Advance(u32),
+    Revoke(u8),
+    Fail,
+    Abandon(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0_u8..6).prop_map(Step::Encrypt),
+        3 => any::<usize>().prop_map(Step::Decrypt),
+        2 => (0_u32..200 * 24 * 3600).prop_map(Step::Advance),
+        1 => (0_u8..7).prop_map(Step::Revoke),
+        1 => Just(Step::Fail),
+        1 => (0_u8..6).prop_map(Step::Abandon),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happened_a_closed_factory_holds_no_keys(
+        steps in steps(),
+        size in 1_usize..5,
+        session_scope in any::<bool>(),
+        cache_sessions in any::<bool>(),
+        caches in any::<(bool, bool)>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let outcome = runtime.block_on(async {
+            let world = World::with_policy(|policy| {
+                policy.intermediate_key_cache_size = size;
+                policy.system_key_cache_size = size;
+                policy.session_cache_size = size;
+                policy.cache_sessions = cache_sessions;
+                policy.cache_intermediate_keys = caches.0;
+                policy.cache_system_keys = caches.1;
+                if session_scope {
+                    policy.intermediate_key_cache_scope = CacheScope::Session;
+                }
+            })
+            .await?;
+            live(&world, steps).await
+        });
+        prop_assert!(outcome.is_ok(), "{:?}", outcome);
+    }
+}
+
+async fn live(world: &World, steps: Vec<Step>) -> TestResult {
+    let mut sessions: Vec<Session> = Vec::new();
+    let mut records: Vec<(String, DataRowRecord)> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Encrypt(partition) => {
+                let partition = format!("p{partition}");
+                let session = world.session(&partition).await?;
+                records.push((partition, session.encrypt(b"tea").await?));
+                sessions.push(session);
+            }
+            Step::Decrypt(index) if !records.is_empty() => {
+                let (partition, record) = &records[index % records.len()];
+                assert_eq!(world.decrypt(partition, record).await?, b"tea");
+            }
+            Step::Decrypt(_) => {}
+            Step::Advance(seconds) => world.advance(seconds * SECOND),
+            Step::Revoke(partition) => {
+                let id = match partition {
+                    6 => world.system_key(),
+                    other => world.intermediate_key(&format!("p{other}")),
+                };
+                if !world.store.rows(&id).is_empty() {
+                    world.store.revoke_latest(&id);
+                }
+            }
+            Step::Fail => {
+                world.store.control.fail(1, None, None, Fault::Transient);
+                let outcome = world.encrypt("p0", b"tea").await;
+                assert!(matches!(outcome, Ok(_) | Err(Error::Metastore(_) | Error::Kms(_))), "{outcome:?}");
+                world.store.control.heal();
+            }
+            Step::Abandon(partition) => {
+                let session = world.session(&format!("p{partition}")).await?;
+                let _ = poll_and_drop(session.encrypt(b"tea"), 1);
+            }
+        }
+        sessions.truncate(3);
+    }
+    world.factory.close().await?;
+    // A load that its close cut off may hold its last reference for a moment longer.
+    eventually("no key is left", || world.factory.status().live_keys == 0).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn evicted_and_replaced_keys_are_gone_at_once() -> TestResult {
+    let world = World::with_policy(|policy| policy.intermediate_key_cache_size = 2).await?;
+    for name in ["a", "b", "c", "d", "e"] {
+        world.encrypt(name, b"tea").await?;
+    }
+    eventually("two of five are left, and a system key", || world.factory.status().live_keys == 3).await;
+    for _ in 0..5 {
+        world.advance(90 * DAY + MINUTE);
+        world.encrypt("a", b"tea").await?;
+    }
+    assert!(world.factory.status().cached_keys <= 2 + 6);
+    eventually("rotations keep the bound", || world.factory.status().live_keys <= 2 + 6).await;
+    world.advance(HOUR + SECOND);
+    world.encrypt("a", b"tea").await?;
+    world.close().await
+}
+
+#[tokio::test]
+async fn kept_sessions_end_with_their_time() -> TestResult {
+    let world = World::with_policy(|policy| policy.cache_sessions = true).await?;
+    world.session("alice").await?;
+    let messages = world.factory.status().messages;
+    world.session("alice").await?;
+    assert_eq!(world.factory.status().messages, messages, "a kept session costs no message");
+    assert_eq!(world.factory.status().open_sessions, 1);
+    world.advance(2 * HOUR + SECOND);
+    world.session("bob").await?;
+    assert_eq!(world.factory.status().open_sessions, 1, "alice's time is over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failure_to_close_one_part_names_it() -> TestResult {
+    // Nothing that an application can bring along outlives its part: store and service are not waited for, and what
+    // computes ends within microseconds. What can be shown is that trouble before a close does not become one.
+    let world = World::new().await?;
+    world.store.control.fail(1, Some(Call::LoadLatest), None, Fault::Panic);
+    assert!(world.encrypt("alice", b"tea").await.is_err());
+    world.encrypt("alice", b"tea").await?;
+    world.close().await
+}
+
+#[test]
+fn sessions_and_their_futures_go_where_tasks_go() {
+    fn is_send_and_sync<T: Send + Sync + 'static>() {}
+    fn is_send<T: Send>(_: &T) {}
+    fn futures_are_send(factory: &SessionFactory, session: &Session, record: &DataRowRecord) {
+        is_send(&factory.session("p"));
+        is_send(&factory.close());
+        is_send(&session.encrypt(b""));
+        is_send(&session.encrypt_json(b""));
+        is_send(&session.decrypt(record));
+        is_send(&session.decrypt_json(b""));
+        is_send(&session.close());
+    }
+    fn building_is_send(builder: SessionFactoryBuilder) {
+        is_send(&builder.build());
+    }
+    let _ = (futures_are_send as fn(&_, &_, &_), building_is_send as fn(_));
+    is_send_and_sync::<SessionFactory>();
+    is_send_and_sync::<Session>();
+    is_send_and_sync::<Error>();
+}
+
+/// Tells whether a type has a trait: the inherent constant wins over the trait's where the bound holds.
+macro_rules! has {
+    ($type:ty: $bound:path) => {{
+        #[allow(dead_code, reason = "used where the bound does not hold")]
+        trait Otherwise {
+            const HAS: bool = false;
+        }
+        impl<T: ?Sized> Otherwise for T {}
+        struct Probe<T: ?Sized>(std::marker::PhantomData<T>);
+        impl<T: ?Sized + $bound> Probe<T> {
+            #[allow(dead_code, reason = "used where the bound holds")]
+            const HAS: bool = true;
+        }
+        <Probe<$type>>::HAS
+    }};
+}
+
+#[test]
+fn secrets_can_be_neither_compared_nor_printed_nor_serialised() {
+    assert!(has!(u8: Clone) && has!(u8: fmt::Display) && has!(u8: serde::Serialize), "the probe works");
+    assert!(!has!(StaticKms: Clone) && !has!(StaticKms: PartialEq) && !has!(StaticKms: fmt::Display));
+    assert!(!has!(StaticKms: serde::Serialize));
+    assert!(!has!(SystemKey<'static>: PartialEq) && !has!(SystemKey<'static>: fmt::Display));
+    assert!(!has!(SystemKey<'static>: serde::Serialize) && !has!(SystemKey<'static>: AsRef<[u8]>));
+    let kms = StaticKms::new(support::MASTER_KEY).expect("32 bytes");
+    assert_eq!(format!("{kms:?}"), "StaticKms");
+}
+
+#[tokio::test]
+async fn debug_output_shows_no_partition_and_no_key() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    for text in [format!("{session:?}"), format!("{:?}", world.factory)] {
+        assert!(!text.contains("alice"), "{text}");
+    }
+    Ok(())
+}
