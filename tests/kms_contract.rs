@@ -1,0 +1,226 @@
+//! What every key management service must do, and what a master key in a file must do beside it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use keyward::kms::{KeyManagementService, KmsError, LocalKms, StaticKms};
+use keyward::stores::{InMemoryMetastore, Metastore};
+use keyward::{Error, KeyId, SessionFactory};
+use secrecy::ExposeSecret;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+const MASTER_KEY: &[u8; 32] = b"thisIsAStaticMasterKeyForTesting";
+
+/// A service, and another one with another master key.
+struct Services<K> {
+    service: Arc<K>,
+    stranger: Arc<K>,
+    _folder: tempfile::TempDir,
+}
+
+async fn static_services() -> Result<Services<StaticKms>, Box<dyn std::error::Error>> {
+    let (service, stranger) = (StaticKms::new(MASTER_KEY)?, StaticKms::new(&[7; 32])?);
+    Ok(Services { service: service.into(), stranger: stranger.into(), _folder: tempfile::tempdir()? })
+}
+
+async fn local_services() -> Result<Services<LocalKms>, Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let service = LocalKms::open_or_create(folder.path().join("a.key"))?;
+    let stranger = LocalKms::open_or_create(folder.path().join("b.key"))?;
+    Ok(Services { service: service.into(), stranger: stranger.into(), _folder: folder })
+}
+
+async fn factory<K: KeyManagementService>(
+    kms: &Arc<K>,
+    store: &Arc<InMemoryMetastore>,
+) -> Result<SessionFactory, Box<dyn std::error::Error>> {
+    Ok(SessionFactory::builder("svc", "prod").metastore(Arc::clone(store)).kms(Arc::clone(kms)).build().await?)
+}
+
+/// Has a factory make a system key and returns it as the service wrapped it.
+async fn wrapped_key<K: KeyManagementService>(kms: &Arc<K>) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let store = Arc::new(InMemoryMetastore::new());
+    let factory = factory(kms, &store).await?;
+    factory.session("alice").await?.encrypt(b"tea").await?;
+    factory.close().await?;
+    let row = store.load_latest(&KeyId::new("_SK_svc_prod")).await?.ok_or("a system key was stored")?;
+    assert_eq!((row.parent_key, row.revoked), (None, false));
+    Ok(row.encrypted_key)
+}
+
+async fn what_was_wrapped_is_unwrapped_and_differs_each_time<K: KeyManagementService>(
+    services: Services<K>,
+) -> TestResult {
+    let (first, second) = (wrapped_key(&services.service).await?, wrapped_key(&services.service).await?);
+    let (a, b) = (services.service.decrypt_key(&first).await?, services.service.decrypt_key(&second).await?);
+    assert_eq!((a.expose_secret().len(), b.expose_secret().len()), (32, 32));
+    assert_ne!(a.expose_secret(), b.expose_secret());
+    assert_eq!(services.service.decrypt_key(&first).await?.expose_secret(), a.expose_secret());
+    Ok(())
+}
+
+async fn what_was_changed_or_is_foreign_does_not_unwrap<K: KeyManagementService>(services: Services<K>) -> TestResult {
+    let wrapped = wrapped_key(&services.service).await?;
+    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable)));
+    for bit in 0..wrapped.len() * 8 {
+        let mut changed = wrapped.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(services.service.decrypt_key(&changed).await, Err(KmsError::Undecryptable)), "bit {bit}");
+    }
+    for size in 0..wrapped.len() {
+        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable)));
+    }
+    let longer = [wrapped.as_slice(), &[0]].concat();
+    assert!(matches!(services.service.decrypt_key(&longer).await, Err(KmsError::Undecryptable)));
+    assert!(services.service.decrypt_key(&wrapped).await.is_ok(), "and none of that did any harm");
+    Ok(())
+}
+
+async fn a_factory_with_another_master_key_says_so_and_makes_no_key<K: KeyManagementService>(
+    services: Services<K>,
+) -> TestResult {
+    let store = Arc::new(InMemoryMetastore::new());
+    let own = factory(&services.service, &store).await?;
+    let record = own.session("alice").await?.encrypt(b"tea").await?;
+    own.close().await?;
+    let foreign = factory(&services.stranger, &store).await?;
+    let session = foreign.session("alice").await?;
+    for failed in [session.decrypt(&record).await.map(drop), session.encrypt(b"tea").await.map(drop)] {
+        assert!(matches!(&failed, Err(Error::Kms(kms)) if matches!(**kms, KmsError::Undecryptable)), "{failed:?}");
+    }
+    let latest = store.load_latest(&KeyId::new("_SK_svc_prod")).await?.ok_or("the first key")?;
+    assert_eq!(services.service.decrypt_key(&latest.encrypted_key).await?.expose_secret().len(), 32);
+    Ok(())
+}
+
+async fn many_callers_are_served_at_once<K: KeyManagementService>(services: Services<K>) -> TestResult {
+    let wrapped: Arc<[u8]> = wrapped_key(&services.service).await?.into();
+    let expected = services.service.decrypt_key(&wrapped).await?;
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let (kms, wrapped) = (Arc::clone(&services.service), Arc::clone(&wrapped));
+            tokio::spawn(async move { kms.decrypt_key(&wrapped).await })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await??.expose_secret(), expected.expose_secret());
+    }
+    Ok(())
+}
+
+/// One test of each story for a service.
+macro_rules! contract {
+    ($name:ident, $services:expr, $($story:ident),+ $(,)?) => {
+        mod $name {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $story() -> TestResult {
+                    super::$story($services.await?).await
+                }
+            )+
+        }
+    };
+    ($name:ident, $services:expr) => {
+        contract!(
+            $name,
+            $services,
+            what_was_wrapped_is_unwrapped_and_differs_each_time,
+            what_was_changed_or_is_foreign_does_not_unwrap,
+            a_factory_with_another_master_key_says_so_and_makes_no_key,
+            many_callers_are_served_at_once,
+        );
+    };
+}
+
+contract!(static_kms, static_services());
+contract!(local_kms, local_services());
+
+#[tokio::test]
+async fn a_key_file_holds_what_a_static_master_key_would_be() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("master.key");
+    let local = Arc::new(LocalKms::open_or_create(&path)?);
+    let wrapped = wrapped_key(&local).await?;
+    let same = StaticKms::new(&fs::read(&path)?)?;
+    assert_eq!(same.decrypt_key(&wrapped).await?.expose_secret().len(), 32);
+    Ok(())
+}
+
+#[tokio::test]
+async fn processes_that_create_a_key_file_at_once_all_use_the_same_key() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("master.key");
+    let barrier = std::sync::Barrier::new(16);
+    let services: Vec<LocalKms> = std::thread::scope(|scope| {
+        let openers: Vec<_> = (0..16)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    LocalKms::open_or_create(&path)
+                })
+            })
+            .collect();
+        openers.into_iter().map(|opener| opener.join().expect("no panic")).collect::<Result<_, _>>()
+    })?;
+    let first = Arc::new(services.into_iter().next().ok_or("sixteen services")?);
+    let wrapped = wrapped_key(&first).await?;
+    assert!(LocalKms::open(&path)?.decrypt_key(&wrapped).await.is_ok());
+    let names: Vec<_> =
+        fs::read_dir(folder.path())?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    assert_eq!(names, ["master.key"], "no temporary file is left");
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_key_file_is_its_owners_alone_and_one_that_others_may_read_is_refused() -> TestResult {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("master.key");
+    LocalKms::open_or_create(&path)?;
+    assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    for mode in [0o640, 0o604, 0o620, 0o602] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        let error = LocalKms::open(&path).expect_err("others may read or change it").to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400))?;
+    LocalKms::open(&path)?;
+    Ok(())
+}
+
+#[test]
+fn a_key_file_that_is_none_is_refused_and_never_replaced() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("master.key");
+    let missing = LocalKms::open(&path);
+    assert!(matches!(missing, Err(KmsError::KeyFile { source: Some(_), .. })));
+    for size in [0, 31, 33, 64] {
+        write_private(&path, &vec![1; size])?;
+        let refused = LocalKms::open_or_create(&path);
+        assert!(matches!(refused, Err(KmsError::KeyFile { reason, .. }) if reason.contains("32 bytes")), "{size}");
+        assert_eq!(fs::read(&path)?, vec![1; size], "left as it is");
+    }
+    assert!(matches!(LocalKms::open(folder.path()), Err(KmsError::KeyFile { .. })), "a folder is no key file");
+    assert!(matches!(LocalKms::open_or_create(path.join("below")), Err(KmsError::KeyFile { .. })));
+    Ok(())
+}
+
+#[test]
+fn services_print_nothing_of_their_keys() -> TestResult {
+    let printed = format!("{:?}", StaticKms::new(MASTER_KEY)?);
+    assert_eq!(printed, "StaticKms");
+    assert!(matches!(StaticKms::new(b"short"), Err(KmsError::KeySize(5))));
+    Ok(())
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    fs::write(path, bytes)?;
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(())
+}
