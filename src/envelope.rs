@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use crate::crypto::Aead;
 use crate::error::Error;
@@ -68,7 +68,7 @@ impl Envelope {
         let key = self.open_key(parent, record.encrypted_key())?;
         let size = record.data().len().checked_sub(self.aead.overhead()).ok_or(Error::Undecryptable)?;
         let mut payload = vec![0; size];
-        self.aead.open(&key, record.data(), &mut payload).map_err(|_| Error::Undecryptable)?;
+        self.aead.open(&key.0, record.data(), &mut payload).map_err(|_| Error::Undecryptable)?;
         Ok(payload)
     }
 
@@ -80,16 +80,16 @@ impl Envelope {
         decode_base64_into("Data", record.data, &mut data)?;
         let key = self.open_key(parent, &encrypted_key)?;
         let size = data.len().checked_sub(self.aead.overhead()).ok_or(Error::Undecryptable)?;
-        self.aead.open_in_place(&key, &mut data).map_err(|_| Error::Undecryptable)?;
+        self.aead.open_in_place(&key.0, &mut data).map_err(|_| Error::Undecryptable)?;
         data.truncate(size);
         Ok(data)
     }
 
     fn seal_into(&self, parent: &LockedKey, payload: &[u8], data: &mut [u8]) -> Result<SealedKey, Error> {
         // One draw for the data row key and both nonces.
-        let mut random = Zeroizing::new([0_u8; 56]);
-        (self.random)(random.as_mut_slice())?;
-        let (key, nonces) = random.split_first_chunk::<32>().expect("56 bytes");
+        let mut random = Wiped([0; 56]);
+        (self.random)(&mut random.0)?;
+        let (key, nonces) = random.0.split_first_chunk::<32>().expect("56 bytes");
         let (payload_nonce, nonces) = nonces.split_first_chunk::<12>().expect("24 bytes left");
         let key_nonce = nonces.first_chunk::<12>().expect("12 bytes left");
         let wrapped = parent.using(|state| state.wrap(key, key_nonce, &[]))?;
@@ -97,10 +97,19 @@ impl Envelope {
         Ok(wrapped)
     }
 
-    fn open_key(&self, parent: &LockedKey, encrypted: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error> {
+    fn open_key(&self, parent: &LockedKey, encrypted: &[u8]) -> Result<Wiped<32>, Error> {
         let sealed: &SealedKey = encrypted.try_into().map_err(|_| Error::Undecryptable)?;
-        let mut key = Zeroizing::new([0; 32]);
-        parent.using(|state| state.unwrap(sealed, &[], &mut key))?.map_err(|_| Error::Undecryptable)?;
+        let mut key = Wiped([0; 32]);
+        parent.using(|state| state.unwrap(sealed, &[], &mut key.0))?.map_err(|_| Error::Undecryptable)?;
         Ok(key)
+    }
+}
+
+/// Secret bytes on the stack, wiped when dropped; as a slice, which is wiped at once and not byte by byte.
+struct Wiped<const N: usize>([u8; N]);
+
+impl<const N: usize> Drop for Wiped<N> {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
     }
 }
