@@ -20,6 +20,9 @@ const OFFLOAD_ABOVE: usize = 4 * 1024 * 1024;
 /// How much of a large payload is copied before other tasks get their turn.
 const COPY_STEP: usize = 1024 * 1024;
 
+/// How many keys that arrive expired are put up with in one operation.
+const LATE_KEYS: u32 = 4;
+
 /// Bytes that JSON text has beside its base64, generously: names, numbers, escaped ids.
 const JSON_FRAME: usize = 16 * 1024;
 
@@ -205,8 +208,20 @@ impl Session {
         });
         match warm {
             Some(result) => result,
-            None => run(&self.shared.system.keys.get(Arc::clone(ring), Wanted::Latest).await?),
+            None => run(&self.wait_for_latest().await?),
         }
+    }
+
+    /// Waits for a key that is valid when it arrives: one that is slow to be stored may have expired by then.
+    async fn wait_for_latest(&self) -> Result<Arc<CachedKey>, Error> {
+        let ring = self.core.ring();
+        for _ in 0..LATE_KEYS {
+            let key = self.shared.system.keys.get(Arc::clone(ring), Wanted::Latest).await?;
+            if key.verdict(&self.shared.policy, self.shared.now()) != Verdict::Invalid {
+                return Ok(key);
+            }
+        }
+        Err(Error::KeyContention { id: ring.id().to_string(), attempts: LATE_KEYS })
     }
 
     async fn latest(&self) -> Result<Arc<CachedKey>, Error> {

@@ -249,6 +249,26 @@ async fn a_row_counts_as_seen_when_it_was_asked_for_and_not_when_the_answer_came
     Ok(())
 }
 
+#[tokio::test]
+async fn a_key_that_expires_while_it_is_being_stored_is_not_used() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let outcome = world.store.control.delay_outcomes(&world.intermediate_key("alice"));
+    let mut first = Box::pin(session.encrypt(b"tea"));
+    assert!(poll_once(first.as_mut()).is_pending());
+    outcome.arrivals(1).await;
+    world.advance(91 * DAY);
+    let mut second = Box::pin(session.encrypt(b"tea"));
+    assert!(poll_once(second.as_mut()).is_pending());
+    outcome.open();
+    for record in [first.await?, second.await?] {
+        assert_ne!(record.parent_key().created, FIRST);
+        assert_eq!(session.decrypt(&record).await?, b"tea");
+    }
+    assert_eq!(world.store.rows(&world.intermediate_key("alice")).len(), 2);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_writers_with_short_lived_keys_all_succeed() -> TestResult {
     for (expire, precision) in [(1, 0), (1, 60), (2, 1), (5, 60)] {
