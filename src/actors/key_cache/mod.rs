@@ -167,11 +167,9 @@ impl KeyCacheActor {
         let Some(load) = self.loads.remove(&(ring.serial(), wanted)) else { return };
         match result {
             Ok(key) => self.publish(ring, key, wanted == Wanted::Latest),
+            // A failed refresh is not repeated at once: when the key is stale its users wait for one load.
             Err(error) => {
                 tracing::debug!(error = error as &dyn std::error::Error, "a key could not be loaded");
-                if wanted == Wanted::Latest {
-                    ring.with_latest(&self.loader.policy, self.loader.now(), |key, _| key.reset_refresh());
-                }
             }
         }
         for waiting in load.waiting {
@@ -227,6 +225,8 @@ impl Handler<Get> for KeyCacheActor {
         if let Some(key) = ring.find(wanted, &self.loader.policy, self.loader.now()) {
             return Box::pin(std::future::ready(Ok(key)));
         }
+        // Both look at the same row.
+        let wanted = if let Wanted::Checked(created) = wanted { Wanted::Exact(created) } else { wanted };
         let id = (ring.serial(), wanted);
         if !self.loads.contains_key(&id) {
             self.start_load(ring, wanted, context);

@@ -115,7 +115,7 @@ impl CachedKey {
         !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::Relaxed)
     }
 
-    /// Lets the next caller ask again, after a refresh that failed.
+    /// Lets the next caller ask again, when the request could not be sent.
     pub(super) fn reset_refresh(&self) {
         self.refreshing.store(false, Ordering::Relaxed);
     }
