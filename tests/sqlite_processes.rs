@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use keyward::stores::{Metastore, SqliteMetastore, StoreError, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
@@ -17,6 +18,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Held while a binary is written or a child started: a child born in the middle of writing keeps the file open, and
+/// what is open for writing cannot be executed.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// Tells a child which file to open.
 const FILE: &str = "KEYWARD_TEST_SQLITE_FILE";
@@ -152,7 +157,7 @@ async fn child_cannot_open() -> TestResult {
 fn a_full_disk_refuses_new_rows_and_keeps_the_old_ones() -> TestResult {
     let stage = Stage::with_rows("wal")?;
     // A limit on the size of files stands in for a full disk; SQLite cannot tell why a write was cut short.
-    let mut limited = Command::new("sh");
+    let mut limited = Command::new("/bin/sh");
     limited.args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\""]).arg(std::env::current_exe()?);
     let stored = report(spawn(limited, "child_fills_the_disk", &stage.file)?, "stored ")?;
     assert!(stored.len() > 3, "{stored:?}");
@@ -216,6 +221,7 @@ impl Stage {
     fn without_rights(&self, file: u32, folder: u32) -> TestResult<Option<Command>> {
         // Where the test binary lies may be closed to others, so they get a copy.
         let binary = self.folder.path().join("test");
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         fs::copy(std::env::current_exe()?, &binary)?;
         chmod(&binary, 0o755)?;
         if self.file.exists() {
@@ -251,6 +257,7 @@ fn chmod(path: &Path, mode: u32) -> std::io::Result<()> {
 /// Starts the test `child` of this binary; `command` ends where its arguments go.
 fn spawn(mut command: Command, child: impl AsRef<OsStr>, file: &Path) -> TestResult<Child> {
     command.args(["--ignored", "--nocapture", "--exact"]).arg(child).env(FILE, file).current_dir("/");
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
 }
 
