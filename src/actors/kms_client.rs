@@ -1,15 +1,12 @@
 //! The only road to the master key: deadlines, and a bound on calls at once.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
 use secrecy::ExposeSecret;
-use tokio::sync::Semaphore;
 
-use super::Mailbox;
+use super::{Mailbox, Outside};
 use crate::error::{Error, KmsError};
 use crate::kms::{KeyManagementService, SystemKey};
 use crate::memory::{LockedKey, Reservation};
@@ -17,28 +14,26 @@ use crate::memory::{LockedKey, Reservation};
 /// Room for the loads that may be under way at once; more wait their turn.
 const CAPACITY: usize = 64;
 
-/// Calls to the service at once; what waits for its turn waits within its deadline.
+/// Calls to the service at once.
 const CALLS_AT_ONCE: usize = 16;
 
 /// The handle of the client.
 #[derive(Clone)]
 pub(super) struct KmsClient {
     mailbox: Mailbox<KmsClientActor>,
-    calls: Arc<AtomicU64>,
+    outside: Outside,
 }
 
 impl KmsClient {
     /// Starts a client whose calls end after `timeout`.
     pub(super) fn start(arbiter: &ArbiterHandle, kms: Arc<dyn KeyManagementService>, timeout: Duration) -> Self {
-        let calls = Arc::new(AtomicU64::new(0));
-        let (counter, turns) = (Arc::clone(&calls), Arc::new(Semaphore::new(CALLS_AT_ONCE)));
+        let outside = Outside::new(CALLS_AT_ONCE, timeout);
+        let owned = outside.clone();
         let mailbox = Mailbox::start("KMS client", arbiter, CAPACITY, move || KmsClientActor {
             kms: Arc::clone(&kms),
-            timeout,
-            turns: Arc::clone(&turns),
-            calls: Arc::clone(&counter),
+            outside: owned.clone(),
         });
-        Self { mailbox, calls }
+        Self { mailbox, outside }
     }
 
     /// Wraps a system key under the master key.
@@ -62,7 +57,7 @@ impl KmsClient {
 
     /// Returns how many calls the service was asked for.
     pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.outside.made()
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -90,32 +85,21 @@ impl Message for Unwrap {
 
 struct KmsClientActor {
     kms: Arc<dyn KeyManagementService>,
-    timeout: Duration,
-    turns: Arc<Semaphore>,
-    calls: Arc<AtomicU64>,
+    outside: Outside,
 }
 
 impl KmsClientActor {
-    /// Makes a call in its turn and within its deadline.
     fn call<T, F>(
         &self,
         operation: &'static str,
-        call: impl FnOnce(Arc<dyn KeyManagementService>) -> F + 'static,
+        call: impl FnOnce(Arc<dyn KeyManagementService>) -> F,
     ) -> ResponseFuture<Result<T, Error>>
     where
         T: 'static,
-        F: Future<Output = Result<T, Error>>,
+        F: Future<Output = Result<T, Error>> + 'static,
     {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let (kms, turns, after) = (Arc::clone(&self.kms), Arc::clone(&self.turns), self.timeout);
-        Box::pin(async move {
-            let call = async {
-                let _turn = turns.acquire().await;
-                call(kms).await
-            };
-            let answer = tokio::time::timeout(after, call).await;
-            answer.unwrap_or_else(|_| Err(KmsError::Timeout { operation, after }.into()))
-        })
+        let late = move |after| KmsError::Timeout { operation, after }.into();
+        self.outside.call(late, call(Arc::clone(&self.kms)))
     }
 }
 

@@ -1,14 +1,11 @@
 //! The only road to a metastore: deadlines, a bound on calls at once, and a check of what comes back.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
-use tokio::sync::Semaphore;
 
-use super::Mailbox;
+use super::{Mailbox, Outside};
 use crate::error::{Error, StoreError};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
@@ -17,28 +14,26 @@ use crate::stores::{Metastore, StoreOutcome};
 /// Room for the loads that may be under way at once; more wait their turn.
 const CAPACITY: usize = 256;
 
-/// Calls to the store at once; what waits for its turn waits within its deadline.
+/// Calls to the store at once.
 const CALLS_AT_ONCE: usize = 64;
 
 /// The handle of the metastore writer.
 #[derive(Clone)]
 pub(super) struct MetastoreWriter {
     mailbox: Mailbox<MetastoreWriterActor>,
-    calls: Arc<AtomicU64>,
+    outside: Outside,
 }
 
 impl MetastoreWriter {
     /// Starts a writer whose calls end after `timeout`.
     pub(super) fn start(arbiter: &ArbiterHandle, store: Arc<dyn Metastore>, timeout: Duration) -> Self {
-        let calls = Arc::new(AtomicU64::new(0));
-        let (counter, turns) = (Arc::clone(&calls), Arc::new(Semaphore::new(CALLS_AT_ONCE)));
+        let outside = Outside::new(CALLS_AT_ONCE, timeout);
+        let owned = outside.clone();
         let mailbox = Mailbox::start("metastore writer", arbiter, CAPACITY, move || MetastoreWriterActor {
             store: Arc::clone(&store),
-            timeout,
-            turns: Arc::clone(&turns),
-            calls: Arc::clone(&counter),
+            outside: owned.clone(),
         });
-        Self { mailbox, calls }
+        Self { mailbox, outside }
     }
 
     /// Loads one version of a key.
@@ -62,7 +57,7 @@ impl MetastoreWriter {
 
     /// Returns how many calls the store was asked for.
     pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.outside.made()
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -97,32 +92,22 @@ impl Message for Store {
 
 struct MetastoreWriterActor {
     store: Arc<dyn Metastore>,
-    timeout: Duration,
-    turns: Arc<Semaphore>,
-    calls: Arc<AtomicU64>,
+    outside: Outside,
 }
 
 impl MetastoreWriterActor {
-    /// Makes a call in its turn and within its deadline.
     fn call<T, F>(
         &self,
         operation: &'static str,
-        call: impl FnOnce(Arc<dyn Metastore>) -> F + 'static,
+        call: impl FnOnce(Arc<dyn Metastore>) -> F,
     ) -> ResponseFuture<Result<T, Error>>
     where
         T: 'static,
-        F: Future<Output = Result<T, StoreError>>,
+        F: Future<Output = Result<T, StoreError>> + 'static,
     {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let (store, turns, after) = (Arc::clone(&self.store), Arc::clone(&self.turns), self.timeout);
-        Box::pin(async move {
-            let call = async {
-                let _turn = turns.acquire().await;
-                call(store).await
-            };
-            let answer = tokio::time::timeout(after, call).await;
-            Ok(answer.unwrap_or(Err(StoreError::Timeout { operation, after }))?)
-        })
+        let answer = call(Arc::clone(&self.store));
+        let late = move |after| StoreError::Timeout { operation, after }.into();
+        self.outside.call(late, async move { Ok(answer.await?) })
     }
 }
 

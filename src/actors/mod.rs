@@ -13,6 +13,7 @@ mod key_cache;
 mod kms_client;
 mod mailbox;
 mod metastore_writer;
+mod outside;
 mod session_registry;
 mod system;
 
@@ -20,6 +21,7 @@ use guard::Guard;
 use kms_client::KmsClient;
 use mailbox::Mailbox;
 use metastore_writer::MetastoreWriter;
+use outside::Outside;
 use session_registry::SessionRegistry;
 
 pub(crate) use key_cache::{CachedKey, KeyCache, KeyRing, Verdict, Wanted};
