@@ -89,8 +89,8 @@ impl Arena {
     /// Returns the process's arena, mapping it on the first call.
     pub(super) fn shared(settings: &ArenaSettings) -> Result<Arc<Self>, MemoryError> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(arena) = &*shared {
-            arena.check_process()?;
+        // A forked child finds its parent's arena dead and maps its own.
+        if let Some(arena) = shared.as_ref().filter(|arena| arena.check_process().is_ok()) {
             return Ok(Arc::clone(arena));
         }
         let arena = Arc::new(Self::map(settings)?);

@@ -62,6 +62,11 @@ impl LockedKey {
         SlotRef::unpack(self.slot.load(Ordering::Acquire)).is_some_and(|slot| self.core.arena.pin(slot).is_some())
     }
 
+    #[cfg(test)]
+    pub(super) fn slot(&self) -> Option<SlotRef> {
+        SlotRef::unpack(self.slot.load(Ordering::Acquire))
+    }
+
     pub(super) fn set_slot(&self, slot: SlotRef) {
         self.slot.store(slot.pack(), Ordering::Release);
     }

@@ -24,13 +24,16 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Maps at least `size` bytes that are locked, resident and excluded from core dumps.
+    /// Maps at least `size` bytes that are locked, resident, excluded from core dumps, and zeroed in a forked child.
     pub(super) fn locked(size: usize) -> Result<Self, MemoryError> {
         let mut pages = Self::guarded(size)?;
-        let lock = region::lock(pages.start.as_ptr(), pages.size).map_err(system("mlock of the key arena"))?;
+        let lock = region::lock(pages.start.as_ptr(), pages.size).map_err(system("mlock of secret memory"))?;
         pages._lock = Some(lock);
         #[cfg(target_os = "linux")]
-        pages.advise(rustix::mm::Advice::LinuxDontDump, "madvise(MADV_DONTDUMP) of the key arena")?;
+        {
+            pages.advise(rustix::mm::Advice::LinuxDontDump, "madvise(MADV_DONTDUMP) of secret memory")?;
+            pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of secret memory")?;
+        }
         Ok(pages)
     }
 
@@ -39,14 +42,6 @@ impl Pages {
         let pages = Self::guarded(size)?;
         #[cfg(target_os = "linux")]
         pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of the arena's control words")?;
-        Ok(pages)
-    }
-
-    /// Maps at least `size` bytes that are locked and that a forked child finds zeroed.
-    pub(super) fn locked_and_wiped_on_fork(size: usize) -> Result<Self, MemoryError> {
-        let pages = Self::locked(size)?;
-        #[cfg(target_os = "linux")]
-        pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of random bytes")?;
         Ok(pages)
     }
 
@@ -69,11 +64,11 @@ impl Pages {
     fn guarded(size: usize) -> Result<Self, MemoryError> {
         let page = region::page::size();
         let size = size.next_multiple_of(page);
-        let mut mapping = region::alloc(size + 2 * page, Protection::NONE).map_err(system("mmap of the key arena"))?;
+        let mut mapping = region::alloc(size + 2 * page, Protection::NONE).map_err(system("mmap of secret memory"))?;
         // SAFETY: the mapping is two pages longer than `size`, so the address lies inside it.
         let start = unsafe { mapping.as_mut_ptr::<u8>().add(page) };
         // SAFETY: the range is inside the mapping, which nothing else refers to yet.
-        unsafe { region::protect(start, size, Protection::READ_WRITE) }.map_err(system("mprotect of the key arena"))?;
+        unsafe { region::protect(start, size, Protection::READ_WRITE) }.map_err(system("mprotect of secret memory"))?;
         let start = NonNull::new(start).expect("a mapping is never at address zero");
         Ok(Self { _lock: None, _mapping: mapping, start, size })
     }
@@ -108,10 +103,10 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_kernel_reports_the_range_as_locked_and_not_dumped() {
+    fn the_kernel_reports_the_range_as_locked_not_dumped_and_wiped_on_fork() {
         let pages = Pages::locked(100).unwrap();
         let flags = vm_flags(pages.start().as_ptr() as usize);
-        assert!(flags.contains("lo") && flags.contains("dd"), "{flags}");
+        assert!(["lo", "dd", "wf"].iter().all(|flag| flags.contains(flag)), "{flags}");
         let control = Pages::wiped_on_fork(100).unwrap();
         let flags = vm_flags(control.start().as_ptr() as usize);
         assert!(flags.contains("wf") && !flags.contains("lo"), "{flags}");

@@ -51,7 +51,7 @@ impl RandomPool {
         if !cfg!(target_os = "linux") {
             return None;
         }
-        let page = Pages::locked_and_wiped_on_fork(SIZE).ok()?;
+        let page = Pages::locked(SIZE).ok()?;
         Some(Self { page, position: SIZE })
     }
 

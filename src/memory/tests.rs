@@ -140,6 +140,62 @@ fn scratch_runs_out_with_an_error_and_without_waiting() {
     assert!(key.with_bytes(|bytes| assert_eq!(bytes, &[1; 32])).is_ok(), "and all of it came back");
 }
 
+/// Runs `check` in a forked child and returns whether it held there.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "fork")]
+fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child runs `check`, which takes no lock that another thread may hold, and leaves without clean-up.
+    match unsafe { libc::fork() } {
+        0 => {
+            let held = check();
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!held)) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: waits for the child just started and writes its status.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_gets_an_error_and_never_a_key() {
+    let arena = arena(16);
+    let vault = vault(&arena);
+    let (hot, cold) = (key(&vault, [1; 32]), key(&vault, [2; 32]));
+    arena.release(cold.slot().unwrap());
+    assert!(hot.is_resident() && !cold.is_resident());
+    let (hot_expected, cold_expected) = (fingerprint(&hot).unwrap(), fingerprint(&cold).unwrap());
+    assert!(holds_in_a_fork(|| {
+        [&hot, &cold].into_iter().all(|key| {
+            matches!(fingerprint(key), Err(MemoryError::Forked))
+                && matches!(key.with_bytes(|_| ()), Err(MemoryError::Forked))
+        }) && matches!(vault.reserve(), Err(MemoryError::Forked))
+    }));
+    assert!(!holds_in_a_fork(|| fingerprint(&hot).is_ok()), "the child's answer is heard");
+    assert_eq!((fingerprint(&hot).unwrap(), fingerprint(&cold).unwrap()), (hot_expected, cold_expected));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_never_draws_the_bytes_of_its_parent() {
+    let draw = || {
+        let mut bytes = [0; 32];
+        super::draw(&mut bytes, |page| aws_lc_rs::rand::fill(page).map_err(|_| RandomError)).unwrap();
+        bytes
+    };
+    draw();
+    let (mut from, to) = std::io::pipe().unwrap();
+    assert!(holds_in_a_fork(|| std::io::Write::write_all(&mut &to, &draw()).is_ok()));
+    let (mut childs, parents) = ([0; 32], draw());
+    std::io::Read::read_exact(&mut from, &mut childs).unwrap();
+    assert_ne!(childs, parents);
+    assert!(childs != [0; 32]);
+}
+
 #[test]
 fn a_panic_while_computing_gives_the_slot_back() {
     let arena = arena(16);
