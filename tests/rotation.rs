@@ -340,3 +340,20 @@ fn the_policy_of_these_tests_is_the_default_one() {
     assert_eq!((policy.expire_after, policy.revoke_check_interval), (90 * DAY, HOUR));
     assert_eq!(policy.created_precision, MINUTE);
 }
+
+#[tokio::test]
+async fn a_key_that_is_checked_and_found_valid_is_kept() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let first = session.encrypt(b"tea").await?;
+    for _ in 0..5 {
+        world.advance(61 * MINUTE);
+        assert_eq!(session.encrypt(b"tea").await?.parent_key(), first.parent_key());
+        // The second use of a key that was just checked costs nothing.
+        let calls = world.calls();
+        assert_eq!(session.encrypt(b"tea").await?.parent_key(), first.parent_key());
+        assert_eq!(world.calls() - calls, support::Calls::NONE);
+    }
+    assert_eq!(world.store.rows(&world.intermediate_key("alice")).len(), 1);
+    Ok(())
+}

@@ -268,6 +268,18 @@ impl Arena {
         }
     }
 
+    /// Counts the slots that hold anything but zeroes.
+    #[cfg(test)]
+    #[expect(unsafe_code, reason = "looking at what is left in memory")]
+    pub(super) fn slots_with_residue(&self) -> usize {
+        let holds_residue = |index: &usize| {
+            let bytes = self.bytes(*index).cast::<u8>();
+            // SAFETY: the slot is mapped and plain bytes, and tests look when nobody writes.
+            unsafe { std::slice::from_raw_parts(bytes, size_of::<SlotBytes>()) }.iter().any(|&byte| byte != 0)
+        };
+        (0..self.slots + self.scratch).filter(holds_residue).count()
+    }
+
     fn owned(&self, owner: u32) -> impl Iterator<Item = usize> + '_ {
         (0..self.slots + self.scratch).filter(move |&index| {
             let control = self.control(index);

@@ -102,6 +102,56 @@ fn a_wipe_in_the_middle_of_an_operation_discards_its_output() {
 }
 
 #[test]
+fn a_close_in_the_middle_discards_what_a_cold_key_made() {
+    let arena = arena(16);
+    let (first, second) = (vault(&arena), vault(&arena));
+    let (cold, lent) = (key(&first, [1; 32]), key(&second, [2; 32]));
+    arena.release(cold.slot().unwrap());
+    let made = cold.using(|state| {
+        first.close_now(NO_TIME);
+        state.wrap(&[9; 32], &[1; 12], b"")
+    });
+    assert!(matches!(made, Err(MemoryError::Closed)));
+    let seen = lent.with_bytes(|_| second.close_now(NO_TIME));
+    assert!(matches!(seen, Err(MemoryError::Closed)));
+}
+
+#[test]
+fn nothing_is_left_in_memory_of_keys_that_are_gone() {
+    let arena = arena(16);
+    assert_eq!(arena.slots_with_residue(), 0);
+    let vault = vault(&arena);
+    let keys: Vec<_> = (0..40).map(|i| key(&vault, [i; 32])).collect();
+    let resident = |keys: &[Arc<LockedKey>]| 1 + keys.iter().filter(|key| key.is_resident()).count();
+    assert_eq!(arena.slots_with_residue(), resident(&keys), "demoted keys and scratch are wiped");
+    for key in &keys {
+        fingerprint(key).unwrap();
+        key.with_bytes(|_| ()).unwrap();
+    }
+    let failed = vault.reserve().unwrap().fill(b"label", |key| {
+        key.fill(0xaa);
+        Err(Error::Undecryptable)
+    });
+    assert!(failed.is_err());
+    assert_eq!(arena.slots_with_residue(), resident(&keys), "so are scratch and places that were not filled");
+    drop(keys);
+    assert_eq!(arena.slots_with_residue(), 1, "so are keys that nobody holds");
+    let kept: Vec<_> = (0..40).map(|i| key(&vault, [i; 32])).collect();
+    vault.close_now(NO_TIME);
+    assert_eq!(arena.slots_with_residue(), 0, "and so is everything when the vault closes");
+    drop(kept);
+}
+
+#[test]
+fn the_plain_bytes_are_wiped_once_a_key_is_expanded() {
+    let arena = arena(16);
+    let mut slot = arena.claim(1).unwrap();
+    slot.bytes().key = [0xaa; 32];
+    slot.expand();
+    assert_eq!(slot.bytes().key, [0; 32]);
+}
+
+#[test]
 fn readers_racing_a_close_never_publish_what_a_wiped_key_made() {
     for _ in 0..200 {
         let arena = arena(16);
