@@ -284,6 +284,8 @@ fn an_unfit_key_file_is_refused() -> TestResult {
 fn another_master_key_does_not_open_the_store() -> TestResult {
     let world = World::new()?;
     let record = world.encrypt("alice", b"tea")?;
+    let elsewhere = ["encrypt", "--partition", "alice", "--store", "sqlite:other.db", "--kms", "local:other.key"];
+    world.ok(&elsewhere, b"tea")?;
     let decrypt = ["decrypt", "--partition", "alice", "--kms", "local:other.key"];
     let refusal = world.refused(&decrypt, &record, 78)?;
     assert!(refusal.contains("master key") && refusal.contains("hint: give the --kms"), "{refusal}");
@@ -292,8 +294,34 @@ fn another_master_key_does_not_open_the_store() -> TestResult {
 }
 
 #[test]
+fn a_master_key_is_made_for_a_new_store_alone() -> TestResult {
+    let world = World::new()?;
+    world.refused(&["decrypt", "--partition", "alice"], b"{}", 66)?;
+    assert!(world.files()?.is_empty(), "decrypting makes nothing");
+    let record = world.encrypt("alice", b"tea")?;
+    for arguments in [["encrypt", "--partition", "alice"], ["decrypt", "--partition", "alice"]] {
+        let mistyped = [&arguments[..], &["--kms", "local:keywart.key"]].concat();
+        let refusal = world.refused(&mistyped, &record, 78)?;
+        assert!(refusal.contains("keywart.key"), "{refusal}");
+    }
+    assert_eq!(world.files()?, ["keyward.db", "keyward.key"]);
+    Ok(())
+}
+
+#[test]
+fn a_copy_of_the_two_files_opens_what_was_encrypted() -> TestResult {
+    let (world, copy) = (World::new()?, World::new()?);
+    let record = world.encrypt("alice", b"tea")?;
+    copy.write("keyward.db", &world.read("keyward.db")?)?;
+    fs::copy(world.path("keyward.key"), copy.path("keyward.key"))?;
+    assert_eq!(copy.ok(&["decrypt", "--partition", "alice"], &record)?, b"tea");
+    Ok(())
+}
+
+#[test]
 fn a_file_that_is_no_database_is_left_alone() -> TestResult {
     let world = World::new()?;
+    world.ok(&["encrypt", "--partition", "alice", "--store", "sqlite:other.db"], b"tea")?;
     world.write("keyward.db", &b"no database ".repeat(100))?;
     let refusal = world.refused(&["encrypt", "--partition", "alice"], b"tea", 69)?;
     assert!(refusal.contains("no SQLite database"), "{refusal}");

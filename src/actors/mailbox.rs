@@ -7,7 +7,7 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MailboxError, Message};
 use arc_swap::ArcSwap;
 
-use crate::error::Error;
+use crate::error::{Error, MemoryError};
 
 /// Sends messages to one actor and starts another when it has died of a panic.
 ///
@@ -23,6 +23,7 @@ struct Inner<A: Actor> {
     starting: Mutex<()>,
     closed: AtomicBool,
     sent: AtomicU64,
+    process: u32,
 }
 
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
@@ -50,6 +51,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
             starting: Mutex::new(()),
             closed: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            process: std::process::id(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -102,8 +104,16 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.inner.closed.load(Ordering::SeqCst)
     }
 
+    /// Tells whether this is a fork of the process that the actor's thread is in: nobody would answer.
+    pub(super) fn is_forked(&self) -> bool {
+        self.inner.process != std::process::id()
+    }
+
     /// Returns the living actor's address, starting one if there is none.
     fn address(&self) -> Result<Arc<Addr<A>>, Error> {
+        if self.is_forked() {
+            return Err(MemoryError::Forked.into());
+        }
         if self.is_closed() {
             return Err(Error::Closed);
         }

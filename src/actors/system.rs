@@ -97,6 +97,10 @@ impl System {
     /// # Errors
     /// [`CloseError`] names everything that did not close cleanly; everything else is closed and wiped all the same.
     pub(crate) async fn close(&self) -> Result<(), CloseError> {
+        if self.keys.is_forked() {
+            let reason = crate::error::MemoryError::Forked.to_string();
+            return Err(CloseError { failures: vec![CloseFailure { component: "system", reason }] });
+        }
         self.closing.store(true, Ordering::SeqCst);
         let (done, finished) = oneshot::channel();
         if self.stop.send(Stop { done: Some(done) }).is_ok()
@@ -282,7 +286,7 @@ impl Handler<StopAll> for SystemActor {
             store.close();
             kms.close();
             // Wiped last, when nothing can ask for keys any more, and wiped whatever happened before.
-            match within(timeouts.drain * 2, guard.close(timeouts.drain)).await {
+            match within(timeouts.drain.saturating_mul(2), guard.close(timeouts.drain)).await {
                 Ok(report) if report.forced > 0 => {
                     let reason = format!("{} operations were cut off, their output discarded", report.forced);
                     note("guard", Some(reason));

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::error::Failure;
 use super::format::{Format, Incoming};
 use super::input::{Input, Limit, is_standard, stdout_is_terminal};
-use super::open::with_session;
+use super::open::{require_store, with_session};
 use super::options::Decrypt;
 use super::output::{Access, Output};
 
@@ -16,6 +16,7 @@ use super::output::{Access, Output};
 /// [`Failure`]; nothing was written then.
 pub(super) fn run(config: &Config, options: &Decrypt) -> Result<(), Failure> {
     let place = &options.place;
+    require_store(&config.store)?;
     let limit = Limit { bytes: Format::largest_record(config.max_payload), max_payload: config.max_payload };
     let mut bytes = Input::open(&place.input)?.read(limit)?;
     let format = options.format.map_or_else(|| Format::detect(&bytes), Ok)?;

@@ -26,7 +26,7 @@ pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
     refused: fn(keyward::Error) -> Failure,
     work: impl FnOnce(Session) -> F,
 ) -> Result<R, Failure> {
-    let kms = open_kms(&config.kms)?;
+    let kms = open_kms(config)?;
     block_on(async {
         let factory = open_factory(config, kms).await?;
         let result = match factory.session(partition).await {
@@ -45,9 +45,9 @@ pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
 /// # Errors
 /// [`Failure::NoStore`] when it does not exist, [`Failure::Store`] when it cannot be opened.
 pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmin>, Failure> {
+    require_store(address)?;
     match address {
         StoreAddress::Memory => Ok(Arc::new(InMemoryMetastore::new())),
-        StoreAddress::Sqlite(path) if is_missing(path) => Err(Failure::NoStore { path: path.clone() }),
         StoreAddress::Sqlite(path) => Ok(Arc::new(SqliteMetastore::open(path).await.map_err(Failure::Store)?)),
     }
 }
@@ -64,10 +64,27 @@ fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false))
 }
 
+/// Fails unless there is a store: what is to be decrypted must have left its keys in one.
+///
+/// # Errors
+/// [`Failure::NoStore`].
+pub(super) fn require_store(address: &StoreAddress) -> Result<(), Failure> {
+    match address {
+        StoreAddress::Sqlite(path) if is_missing(path) => Err(Failure::NoStore { path: path.clone() }),
+        _ => Ok(()),
+    }
+}
+
 /// Reads the key file, or takes the key: blocking.
-fn open_kms(address: &KmsAddress) -> Result<Kms, Failure> {
-    let kms: Kms = match address {
-        KmsAddress::Local(path) => Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?),
+///
+/// A new master key is made for a new store alone: the keys of one that exists were wrapped under another.
+fn open_kms(config: &Config) -> Result<Kms, Failure> {
+    let store_is_new = require_store(&config.store).is_err() || matches!(config.store, StoreAddress::Memory);
+    let kms: Kms = match &config.kms {
+        KmsAddress::Local(path) if store_is_new => {
+            Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?)
+        }
+        KmsAddress::Local(path) => Arc::new(LocalKms::open(path).map_err(Failure::MasterKey)?),
         KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
     };
     Ok(kms)

@@ -90,6 +90,12 @@ pub enum MemoryError {
         /// How many there are.
         slots: usize,
     },
+    /// Every slot holds a key that must stay: the sealing keys of factories and local master keys.
+    #[error("all {slots} slots of secret memory hold keys that must stay; map a larger arena with memory::init")]
+    Full {
+        /// How many there are.
+        slots: usize,
+    },
     /// The memory is being wiped or has been.
     #[error("secret memory is closed")]
     Closed,

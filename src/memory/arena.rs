@@ -160,11 +160,12 @@ impl Arena {
                 found = Some((index, generation));
                 break;
             }
+            // The generation read first is the one that is taken: whoever moved in meanwhile is left alone.
             if step >= self.slots
-                && control.state() == State::Live
+                && let Some(generation) = control.occupant()
                 && control.owner() & MUST_STAY == 0
                 && !control.take_touched()
-                && control.take_unread(None)
+                && control.take_unread(generation)
             {
                 self.wipe(index);
                 control.free();
@@ -208,7 +209,7 @@ impl Arena {
         let control = self.control(slot.index as usize);
         // The owner is gone, so the only pins are those of readers about to notice that they hold a stale reference.
         while control.is_live(slot.generation) {
-            if control.take_unread(Some(slot.generation)) {
+            if control.take_unread(slot.generation) {
                 self.wipe(slot.index as usize);
                 control.free();
                 return;
@@ -219,8 +220,8 @@ impl Arena {
 
     /// Stops new reads of every key of `owner`.
     pub(super) fn drain(&self, owner: u32) {
-        for index in self.owned(owner) {
-            self.control(index).drain();
+        for (index, generation) in self.keys_of(owner) {
+            self.control(index).drain(generation);
         }
     }
 
@@ -235,20 +236,15 @@ impl Arena {
     }
 
     /// Wipes every key of `owner`, read or not, and returns how many there were.
+    ///
+    /// Claimed slots are left to their holders, who wipe them when they end, within microseconds.
     pub(super) fn wipe_owner(&self, owner: u32) -> usize {
         let mut wiped = 0;
-        for index in self.owned(owner).collect::<Vec<_>>() {
-            let control = self.control(index);
-            match control.state() {
-                State::Live | State::Draining => {
-                    control.begin_wipe();
-                    self.wipe(index);
-                    control.free();
-                    wiped += 1;
-                }
-                // Its holder wipes and frees it; what it computes is discarded, as the sealing key is gone.
-                State::Claimed if index >= self.slots => self.wipe(index),
-                _ => {}
+        for (index, generation) in self.keys_of(owner) {
+            if self.control(index).begin_wipe(generation) {
+                self.wipe(index);
+                self.control(index).free();
+                wiped += 1;
             }
         }
         wiped
@@ -278,6 +274,15 @@ impl Arena {
             unsafe { std::slice::from_raw_parts(bytes, size_of::<SlotBytes>()) }.iter().any(|&byte| byte != 0)
         };
         (0..self.slots + self.scratch).filter(holds_residue).count()
+    }
+
+    /// Returns the keys of `owner` with their generations, read before the owner: one that moves out meanwhile is not
+    /// mistaken for the next.
+    fn keys_of(&self, owner: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
+        (0..self.slots).filter_map(move |index| {
+            let generation = self.control(index).occupant()?;
+            (self.control(index).owner() & !MUST_STAY == owner).then_some((index, generation))
+        })
     }
 
     fn owned(&self, owner: u32) -> impl Iterator<Item = usize> + '_ {
@@ -346,7 +351,7 @@ impl ClaimedSlot {
     pub(super) fn publish(mut self) -> SlotRef {
         self.bytes().expand();
         self.published = true;
-        self.arena.control(self.index).publish();
+        self.arena.control(self.index).publish(self.generation);
         let index = u32::try_from(self.index).expect("2^32 slots exceed any memory");
         SlotRef { index, generation: self.generation }
     }

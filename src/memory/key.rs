@@ -36,8 +36,10 @@ impl LockedKey {
     /// [`MemoryError::Exhausted`] when the key is not resident and all scratch slots are in use.
     #[inline]
     pub(crate) fn using<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
-        let Some(pin) = SlotRef::unpack(self.slot.load(Ordering::Acquire)).and_then(|slot| self.core.arena.pin(slot))
-        else {
+        let hint = self.slot.load(Ordering::Acquire);
+        let Some(pin) = SlotRef::unpack(hint).and_then(|slot| self.core.arena.pin(slot)) else {
+            // Forgotten, unless it was renewed meanwhile: generations come round again after 2^29 keys.
+            let _ = self.slot.compare_exchange(hint, SlotRef::NONE, Ordering::AcqRel, Ordering::Relaxed);
             return self.using_cold(work);
         };
         let result = work(pin.state());
@@ -85,7 +87,6 @@ impl LockedKey {
         self.unseal_into(&mut scratch.bytes().key)?;
         let result = work(scratch.expand());
         self.used_cold.store(true, Ordering::Relaxed);
-        // A forced close wipes scratch too, and says so before it does.
         if self.core.is_closed() { Err(MemoryError::Closed) } else { Ok(result) }
     }
 }

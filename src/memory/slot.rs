@@ -123,24 +123,27 @@ impl SlotControl {
     }
 
     /// Lets readers at a claimed slot.
-    pub(super) fn publish(&self) {
-        self.change_state(State::Claimed, State::Live);
+    pub(super) fn publish(&self, generation: u32) {
+        self.change_state(generation, &[State::Claimed], State::Live);
     }
 
-    /// Stops new pins of a live slot; `false` when it was not live.
-    pub(super) fn drain(&self) -> bool {
-        self.change_state(State::Live, State::Draining)
+    /// Returns the generation of the key that stands here, if one does.
+    pub(super) fn occupant(&self) -> Option<u32> {
+        let now = self.word.load(Ordering::Acquire);
+        matches!(state(now), State::Live | State::Draining).then(|| generation(now))
     }
 
-    /// Takes a live slot that nobody reads away from its key; the caller zeroes it and calls [`free`](Self::free).
-    ///
-    /// With a generation given, only that key is taken.
-    pub(super) fn take_unread(&self, wanted: Option<u32>) -> bool {
-        let now = self.word.load(Ordering::Relaxed);
-        let fits =
-            state(now) == State::Live && now & PINS == 0 && wanted.is_none_or(|wanted| wanted == generation(now));
-        let wiping = now & GENERATIONS | compose(State::Wiping, 0);
-        let taken = fits && self.word.compare_exchange(now, wiping, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    /// Stops new pins of the key of `generation`, if it is still here.
+    pub(super) fn drain(&self, generation: u32) {
+        self.change_state(generation, &[State::Live], State::Draining);
+    }
+
+    /// Takes the slot away from the key of `wanted` generation if nobody reads it; the caller zeroes the slot and calls
+    /// [`free`](Self::free).
+    pub(super) fn take_unread(&self, wanted: u32) -> bool {
+        let live = compose(State::Live, wanted);
+        let wiping = compose(State::Wiping, wanted);
+        let taken = self.word.compare_exchange(live, wiping, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if taken {
             fence(Ordering::Release);
         }
@@ -152,12 +155,12 @@ impl SlotControl {
         self.touched.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Announces that the slot is about to be zeroed whoever reads it; their [`is_intact`](Self::is_intact) will fail.
-    pub(super) fn begin_wipe(&self) {
-        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| {
-            Some(now & (GENERATIONS | PINS) | compose(State::Wiping, 0))
-        });
+    /// Announces that the key of `generation` is about to be zeroed whoever reads it; their
+    /// [`is_intact`](Self::is_intact) will fail. `false` when it is not here any more.
+    pub(super) fn begin_wipe(&self, generation: u32) -> bool {
+        let begun = self.change_state(generation, &[State::Live, State::Draining], State::Wiping);
         fence(Ordering::SeqCst);
+        begun
     }
 
     /// Makes a zeroed slot free under the next generation; pins of readers that lost the race are kept.
@@ -168,10 +171,12 @@ impl SlotControl {
         });
     }
 
-    fn change_state(&self, from: State, to: State) -> bool {
+    /// Changes the state of one occupant of the slot and of no other, keeping its pins.
+    fn change_state(&self, of: u32, from: &[State], to: State) -> bool {
         self.word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| {
-                (state(now) == from).then_some(now & (GENERATIONS | PINS) | compose(to, 0))
+                let fits = generation(now) == of && from.contains(&state(now));
+                fits.then_some(now & PINS | compose(to, of))
             })
             .is_ok()
     }
@@ -215,17 +220,20 @@ mod tests {
         let slot = slot();
         let first = slot.claim(7).unwrap();
         assert!(!slot.pin(first), "claimed slots are not readable");
-        slot.publish();
+        slot.publish(first);
         assert!(slot.pin(first));
-        assert!(!slot.take_unread(None), "a pinned slot is not demoted");
+        assert!(!slot.take_unread(first), "a pinned slot is not demoted");
         assert!(slot.is_intact(first));
         slot.unpin();
-        assert!(!slot.take_unread(Some(first + 1)));
-        assert!(slot.take_unread(Some(first)));
+        assert!(!slot.take_unread(first + 1), "nor is another key than the one meant");
+        assert!(slot.take_unread(first));
         slot.free();
         let second = slot.claim(8).unwrap();
         assert_eq!((second, slot.owner(), slot.pins()), (first + 1, 8, 0));
-        slot.publish();
+        slot.publish(second);
+        assert!(!slot.begin_wipe(first), "a stale wiper does not touch another key");
+        slot.drain(first);
+        assert_eq!(slot.state(), State::Live);
         assert!(!slot.pin(first), "a stale reference does not read another key");
         assert_eq!(slot.pins(), 0);
     }
@@ -234,12 +242,12 @@ mod tests {
     fn readers_finish_while_draining_and_notice_a_forced_wipe() {
         let slot = slot();
         let generation = slot.claim(1).unwrap();
-        slot.publish();
+        slot.publish(generation);
         assert!(slot.pin(generation));
-        assert!(slot.drain());
+        slot.drain(generation);
         assert!(!slot.pin(generation), "no new readers");
         assert!(slot.is_intact(generation), "the old one may finish");
-        slot.begin_wipe();
+        assert!(slot.begin_wipe(generation));
         assert!(!slot.is_intact(generation));
         slot.free();
         assert_eq!(slot.pins(), 1, "the straggler's pin survives the wipe");

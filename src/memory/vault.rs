@@ -69,7 +69,7 @@ impl Vault {
 
     pub(super) fn open_in(arena: Arc<Arena>, random: RandomFill) -> Result<Self, MemoryError> {
         let owner = arena.new_owner();
-        let mut slot = arena.claim(owner | MUST_STAY).ok_or(MemoryError::Exhausted { slots: arena.status().slots })?;
+        let mut slot = arena.claim(owner | MUST_STAY).ok_or(MemoryError::Full { slots: arena.status().slots })?;
         random(&mut slot.bytes().key).map_err(|error| MemoryError::System {
             operation: "making the sealing key",
             source: Arc::new(std::io::Error::other(error)),
@@ -214,7 +214,7 @@ impl MasterKey {
     pub(crate) fn import(outside: &mut [u8; 32]) -> Result<Self, MemoryError> {
         let arena = Arena::shared(&ArenaSettings::default())?;
         let owner = arena.new_owner() | MUST_STAY;
-        let mut slot = arena.claim(owner).ok_or(MemoryError::Exhausted { slots: arena.status().slots })?;
+        let mut slot = arena.claim(owner).ok_or(MemoryError::Full { slots: arena.status().slots })?;
         slot.bytes().key.copy_from_slice(outside);
         outside.zeroize();
         let slot = slot.publish();

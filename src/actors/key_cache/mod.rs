@@ -71,6 +71,11 @@ impl KeyCache {
         closed
     }
 
+    /// Tells whether this is a fork of the process that the actors run in.
+    pub(super) fn is_forked(&self) -> bool {
+        self.mailbox.is_forked()
+    }
+
     pub(crate) fn index(&self) -> &Arc<KeyIndex> {
         &self.index
     }
