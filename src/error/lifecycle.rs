@@ -63,7 +63,8 @@ pub enum MemoryError {
     /// The lock limit leaves no room for the smallest arena.
     #[error(
         "need {needed} bytes of locked memory, limit {soft} soft / {hard} hard, {locked} locked already; raise it with \
-         `ulimit -l`, LimitMEMLOCK= (systemd) or --ulimit memlock= (docker)"
+         `ulimit -l`, LimitMEMLOCK= (systemd) or --ulimit memlock= (docker), or give the process an effective \
+         CAP_IPC_LOCK"
     )]
     Budget {
         /// Bytes wanted.
@@ -102,9 +103,40 @@ pub enum MemoryError {
     /// This process is a fork of the one that holds the keys.
     #[error("keys do not survive fork(); build a session factory in the child")]
     Forked,
-    /// A sealed key does not open: the process's own memory was damaged.
-    #[error("a sealed key in memory is damaged")]
-    Damaged,
+    /// Something wrote over secret memory; everything in it was wiped.
+    #[error("secret memory was overwritten at slot {slot}; everything in it was wiped")]
+    Damaged {
+        /// Which slot.
+        slot: u64,
+    },
+    /// Something wrote over a sealed copy in ordinary memory; all secret memory was wiped.
+    #[error("a sealed key was overwritten; secret memory was wiped")]
+    DamagedCopy,
+    /// A secret of no bytes was asked for.
+    #[error("a secret has at least one byte")]
+    Empty,
+}
+
+impl MemoryError {
+    /// Tells whether less memory, or a higher lock limit, would have helped: mlock(2) and memfd_secret(2) have three ways
+    /// to say so, a limit of 0 among them.
+    pub(crate) fn is_about_the_lock_limit(&self) -> bool {
+        match self {
+            Self::Budget { .. } => true,
+            Self::System { source, .. } => is_about_the_lock_limit(source),
+            _ => false,
+        }
+    }
+}
+
+/// As [`MemoryError::is_about_the_lock_limit`], of what the system said.
+pub(crate) fn is_about_the_lock_limit(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let about_limit = [libc::ENOMEM, libc::EAGAIN, libc::EPERM];
+    // ERROR_WORKING_SET_QUOTA, ERROR_COMMITMENT_LIMIT, ERROR_NOT_ENOUGH_QUOTA
+    #[cfg(not(unix))]
+    let about_limit = [1453, 1455, 1816];
+    error.raw_os_error().is_some_and(|errno| about_limit.contains(&errno))
 }
 
 /// The random number generator failed.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use backends::{KmsError, StoreError};
 pub use input::{IdError, PolicyError, RecordError};
+pub(crate) use lifecycle::is_about_the_lock_limit;
 pub use lifecycle::{BuildError, CloseError, CloseFailure, MemoryError, RandomError};
 
 /// A cause supplied by an application or a driver.

@@ -1,148 +1,136 @@
 //! The arena: slots for keys, scratch slots for keys that are cold, and their control words.
 
-use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::{Budget, raise_soft_limit};
-use super::pages::Pages;
-use super::slot::{SlotControl, SlotRef, State};
-use super::state::{KeyState, SlotBytes};
-use crate::error::MemoryError;
+use super::backend::{self, Acquired, Backend, Demand, MemoryPolicy, Protection};
+use super::claimed::{ClaimedSlot, Pin};
+use super::control::Control;
+use super::pages::{self, Pages};
+use super::settings::{ArenaSettings, ArenaStatus, OnDamage};
+use super::slot::{Pinned, SlotControl, SlotRef, State};
+use super::state::{CANARY, SlotBytes};
+use super::wipe::{self, Wipeable};
+use super::{process, readers, sys};
+use crate::error::{MemoryError, RandomError};
 
 /// The smallest arena that a session factory can work in: a sealing key, a master key, scratch, and a few hot keys.
 const LEAST_SLOTS: usize = 12;
 
-/// How the arena is mapped.
-///
-/// # Defaults
-/// * `bytes` 2 MiB: some 1,800 keys ready for use, a quarter of the lock limit that systems usually grant. Where the limit
-///   is lower the arena shrinks to fit, down to 16 KiB.
-/// * `scratch_slots` 16: keys beyond the arena's size are unsealed into these, one per thread at a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArenaSettings {
-    /// Bytes of locked memory wanted.
-    pub bytes: usize,
-    /// Slots kept for keys that are not resident.
-    pub scratch_slots: usize,
-}
-
-impl Default for ArenaSettings {
-    fn default() -> Self {
-        Self { bytes: 2 * 1024 * 1024, scratch_slots: 16 }
-    }
-}
-
-/// What the arena is and how full it is.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ArenaStatus {
-    /// How pages are kept in memory: `mlock`.
-    pub backend: &'static str,
-    /// Bytes locked for keys.
-    pub locked_bytes: usize,
-    /// Soft RLIMIT_MEMLOCK in bytes; `u64::MAX` is no limit.
-    pub soft_limit: u64,
-    /// Hard RLIMIT_MEMLOCK in bytes; `u64::MAX` is no limit.
-    pub hard_limit: u64,
-    /// Keys that fit, expanded and ready.
-    pub slots: usize,
-    /// Slots in use, sealing and master keys among them.
-    pub slots_in_use: usize,
-    /// Slots for keys that are not resident.
-    pub scratch_slots: usize,
-    /// Each protection of the pages.
-    pub protections: &'static [Protection],
-}
-
-/// A protection and whether it is in force; the arena is not mapped when one that the system offers fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Protection {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether this system offers it.
-    pub active: bool,
-}
-
-const PROTECTIONS: &[Protection] = &[
-    Protection { name: "locked", active: true },
-    Protection { name: "guard pages", active: true },
-    Protection { name: "excluded from core dumps", active: cfg!(target_os = "linux") },
-    Protection { name: "dead after fork", active: cfg!(target_os = "linux") },
-];
+/// Set in the owner of slots that are never demoted: sealing keys and master keys.
+pub(super) const MUST_STAY: u32 = 1 << 31;
 
 static SHARED: Mutex<Option<Arc<Arena>>> = Mutex::new(None);
 
+/// How many arenas were mapped.
+static ARENAS: AtomicU32 = AtomicU32::new(0);
+
 /// Locked slots and their control words.
 pub(super) struct Arena {
+    // Declared before what it names, so that a wipe of everything forgets the range before it is unmapped.
+    entry: Wipeable,
+    /// The first cell holds the canary that those of all slots are made from; the slots follow.
     data: Pages,
-    control: Pages,
+    view: Option<Pages>,
+    control: Control,
+    /// Differs between all arenas of this process and of those that it was forked from.
+    id: u64,
+    backend: Backend,
+    protections: Vec<Protection>,
+    pub(super) settings: ArenaSettings,
     slots: usize,
     scratch: usize,
     /// Where the search for a free slot or a slot to demote goes on.
     hand: AtomicUsize,
     owners: AtomicU32,
+    pub(super) counters: Counters,
+}
+
+/// What happened so far; nothing that a warm use writes.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) keys: AtomicUsize,
+    pub(super) allocated: AtomicU64,
+    demotions: AtomicU64,
+    exhausted: AtomicU64,
+    pub(super) forced_wipes: AtomicU64,
+    canary_failures: AtomicU64,
 }
 
 impl Arena {
-    /// Returns the process's arena, mapping it on the first call.
+    /// Returns the process's arena, mapping it on the first call, in a forked child, and after everything was wiped.
     pub(super) fn shared(settings: &ArenaSettings) -> Result<Arc<Self>, MemoryError> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        // A forked child finds its parent's arena dead and maps its own.
-        if let Some(arena) = shared.as_ref().filter(|arena| arena.check_process().is_ok()) {
+        if let Some(arena) = shared.as_ref().filter(|arena| arena.check().is_ok()) {
             return Ok(Arc::clone(arena));
         }
         let arena = Arc::new(Self::map(settings)?);
+        // Whoever still holds keys of the last one keeps it mapped.
         *shared = Some(Arc::clone(&arena));
         Ok(arena)
     }
 
+    /// Returns the process's arena if it was mapped.
+    pub(super) fn mapped() -> Option<Arc<Self>> {
+        SHARED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Maps an arena of the size wanted, or of the largest size that the lock limit grants.
     pub(super) fn map(settings: &ArenaSettings) -> Result<Self, MemoryError> {
-        let least = LEAST_SLOTS * size_of::<SlotBytes>();
-        let mut bytes = settings.bytes.max(least);
-        let mut raised = false;
-        let data = loop {
-            match Pages::locked(bytes) {
-                Ok(pages) => break pages,
-                Err(_) if !raised => {
-                    raise_soft_limit();
-                    raised = true;
-                }
-                Err(_) if bytes > least => bytes = (bytes / 2).max(least),
-                Err(error @ MemoryError::System { .. }) => {
-                    tracing::debug!(%error, "the smallest arena could not be locked");
-                    let Budget { soft, hard, locked } = Budget::read();
-                    return Err(MemoryError::Budget { needed: least as u64, soft, hard, locked });
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let total = data.size() / size_of::<SlotBytes>();
+        let Acquired { pages: data, view, backend, mut protections } = acquire(settings)?;
+        let total = data.size() / size_of::<SlotBytes>() - 1;
         let scratch = settings.scratch_slots.clamp(2, total / 3);
-        let control = Pages::wiped_on_fork(total * size_of::<SlotControl>())?;
+        let (control, protection) = Control::map(total, settings.policy)?;
+        protections.push(protection);
+        protections.push(Protection::active("canaries"));
+        let view_start = view.as_ref().map(Pages::start);
+        let entry = Wipeable::register_arena(data.start(), data.size(), view_start, control.header());
         let arena = Self {
+            entry,
             data,
+            view,
             control,
+            id: process::current() << 32 | u64::from(ARENAS.fetch_add(1, Ordering::Relaxed)),
+            backend,
+            protections,
+            settings: settings.clone(),
             slots: total - scratch,
             scratch,
             hand: AtomicUsize::new(0),
             owners: AtomicU32::new(1),
+            counters: Counters::default(),
         };
-        for index in 0..total {
-            arena.control(index).init();
-        }
+        arena.place_canaries().map_err(|error| MemoryError::System {
+            operation: "making the canaries of secret memory",
+            source: Arc::new(std::io::Error::other(error)),
+        })?;
+        tracing::info!(
+            backend = arena.backend.name(),
+            locked_bytes = arena.data.size(),
+            slots = arena.slots,
+            policy = ?settings.policy,
+            degraded = arena.status().is_degraded(),
+            "secret memory is ready"
+        );
         Ok(arena)
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(super) fn new_owner(&self) -> u32 {
         self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Fails in a fork of the process that mapped the arena.
-    pub(super) fn check_process(&self) -> Result<(), MemoryError> {
-        if self.control(0).state() == State::Dead { Err(MemoryError::Forked) } else { Ok(()) }
+    /// Fails in a fork of the process that mapped the arena, and when everything was wiped.
+    pub(super) fn check(&self) -> Result<(), MemoryError> {
+        self.control.check()
+    }
+
+    /// As [`check`](Self::check), after a use that a wipe of everything may have overlapped.
+    pub(super) fn check_after(&self) -> Result<(), MemoryError> {
+        self.control.check_after()
     }
 
     /// Claims a slot for a key of `owner`: a free one, or that of the key that was not used for longest, roughly.
@@ -156,7 +144,7 @@ impl Arena {
             let index = hand % self.slots;
             hand = index + 1;
             let control = self.control(index);
-            if let Some(generation) = control.claim(owner) {
+            if let Some(generation) = control.claim(owner, readers::all()) {
                 found = Some((index, generation));
                 break;
             }
@@ -165,11 +153,11 @@ impl Arena {
                 && let Some(generation) = control.occupant()
                 && control.owner() & MUST_STAY == 0
                 && !control.take_touched()
-                && control.take_unread(generation)
+                && control.take_unread(generation, readers::all)
             {
-                self.wipe(index);
-                control.free();
-                if let Some(generation) = control.claim(owner) {
+                self.counters.demotions.fetch_add(1, Ordering::Relaxed);
+                self.clean(index);
+                if let Some(generation) = control.claim(owner, readers::all()) {
                     found = Some((index, generation));
                     break;
                 }
@@ -177,91 +165,223 @@ impl Arena {
         }
         self.hand.store(hand, Ordering::Relaxed);
         let (index, generation) = found?;
-        Some(ClaimedSlot { arena: Arc::clone(self), index, generation, published: false })
+        Some(ClaimedSlot::new(Arc::clone(self), index, generation))
     }
 
-    /// Claims a scratch slot for the time of one operation.
+    /// Claims a scratch slot for the time of one operation, that of the calling thread if it is free.
     pub(super) fn scratch(self: &Arc<Self>, owner: u32) -> Result<ClaimedSlot, MemoryError> {
-        self.check_process()?;
+        self.check()?;
         let preferred = SCRATCH_HINT.with(|hint| *hint);
         for step in 0..self.scratch {
             let index = self.slots + (preferred + step) % self.scratch;
-            if let Some(generation) = self.control(index).claim(owner) {
-                return Ok(ClaimedSlot { arena: Arc::clone(self), index, generation, published: false });
+            // Scratch is never published, so nobody reads it.
+            if let Some(generation) = self.control(index).claim(owner, std::iter::empty()) {
+                return Ok(ClaimedSlot::new(Arc::clone(self), index, generation));
             }
         }
+        self.counters.exhausted.fetch_add(1, Ordering::Relaxed);
         Err(MemoryError::Exhausted { slots: self.scratch })
     }
 
-    /// Pins the key at `slot`; `None` when another one stands there by now.
-    pub(super) fn pin(&self, slot: SlotRef) -> Option<Pin<'_>> {
-        let index = slot.index as usize;
-        self.control(index).pin(slot.generation).then(|| Pin {
-            arena: self,
-            index,
-            generation: slot.generation,
-            not_send: PhantomData,
-        })
+    /// Pins the key at `slot`.
+    #[inline]
+    pub(super) fn pin(&self, slot: SlotRef) -> Result<Pin<'_>, Pinned> {
+        Pin::new(self, slot)
+    }
+
+    /// Tells whether the key at `slot` is still there.
+    pub(super) fn holds(&self, slot: SlotRef) -> bool {
+        self.control(slot.index as usize).is_occupied(slot.generation)
     }
 
     /// Wipes the key at `slot` as soon as nobody reads it; nothing happens when it is gone already.
     pub(super) fn release(&self, slot: SlotRef) {
         let control = self.control(slot.index as usize);
-        // The owner is gone, so the only pins are those of readers about to notice that they hold a stale reference.
-        while control.is_live(slot.generation) {
-            if control.take_unread(slot.generation) {
-                self.wipe(slot.index as usize);
-                control.free();
+        // The owner is gone, so the only readers are those about to notice that they hold a stale reference. A key that
+        // drains is left to the closing that drains it.
+        while control.is_occupied(slot.generation) && control.state() != State::Draining {
+            if control.take_unread(slot.generation, readers::all) {
+                self.clean(slot.index as usize);
                 return;
             }
             std::hint::spin_loop();
         }
     }
 
+    /// Wipes the key at `slot`, read or not; `false` when it is gone already.
+    pub(super) fn wipe_now(&self, slot: SlotRef) -> bool {
+        let control = self.control(slot.index as usize);
+        let here = control.begin_wipe(slot.generation);
+        if here {
+            if control.is_read(readers::all()) {
+                self.counters.forced_wipes.fetch_add(1, Ordering::Relaxed);
+            }
+            self.clean(slot.index as usize);
+        }
+        here
+    }
+
     /// Stops new reads of every key of `owner`.
     pub(super) fn drain(&self, owner: u32) {
-        for (index, generation) in self.keys_of(owner) {
-            self.control(index).drain(generation);
+        for slot in self.keys_of(owner) {
+            self.control(slot.index as usize).drain(slot.generation);
         }
     }
 
     /// Counts the slots of `owner` that are being read or computed with.
     pub(super) fn busy(&self, owner: u32) -> usize {
-        self.owned(owner)
-            .filter(|&index| {
-                let control = self.control(index);
-                control.pins() > 0 || (index >= self.slots && control.state() == State::Claimed)
-            })
-            .count()
+        let busy = |&index: &usize| {
+            let control = self.control(index);
+            let state = control.state();
+            let of_owner = state != State::Free && control.owner() & !MUST_STAY == owner;
+            of_owner && (control.is_read(readers::all()) || (index >= self.slots && state == State::Claimed))
+        };
+        (0..self.slots + self.scratch).filter(busy).count()
     }
 
-    /// Wipes every key of `owner`, read or not, and returns how many there were.
+    /// Wipes every key of `owner`, read or not, those that must stay first, and returns how many there were.
     ///
     /// Claimed slots are left to their holders, who wipe them when they end, within microseconds.
     pub(super) fn wipe_owner(&self, owner: u32) -> usize {
-        let mut wiped = 0;
-        for (index, generation) in self.keys_of(owner) {
-            if self.control(index).begin_wipe(generation) {
-                self.wipe(index);
-                self.control(index).free();
-                wiped += 1;
-            }
+        let (first, then): (Vec<_>, Vec<_>) =
+            self.keys_of(owner).partition(|slot| self.control(slot.index as usize).owner() & MUST_STAY != 0);
+        first.into_iter().chain(then).filter(|&slot| self.wipe_now(slot)).count()
+    }
+
+    /// Looks at every canary.
+    pub(super) fn audit(&self) {
+        if self.check().is_ok() {
+            (0..self.slots + self.scratch).for_each(|index| self.check_canary(index));
         }
-        wiped
+    }
+
+    /// Wipes everything in the process because something wrote over its memory, and ends it, if so configured.
+    pub(super) fn damaged(&self, slot: Option<usize>) {
+        self.counters.canary_failures.fetch_add(1, Ordering::Relaxed);
+        self.control.note_damage(slot);
+        wipe::purge();
+        match slot {
+            Some(slot) => tracing::error!(slot, "secret memory was overwritten; everything in it was wiped"),
+            None => tracing::error!("a sealed key was overwritten; secret memory was wiped"),
+        }
+        if self.settings.on_damage == OnDamage::Exit {
+            let place = slot.map_or_else(|| "a sealed key".to_owned(), |slot| format!("slot {slot}"));
+            eprintln!("keyward: secret memory corrupted at {place}; keys were wiped");
+            sys::exit_now(70);
+        }
     }
 
     pub(super) fn status(&self) -> ArenaStatus {
-        let budget = Budget::read();
-        ArenaStatus {
-            backend: "mlock",
-            locked_bytes: self.data.size(),
-            soft_limit: budget.soft,
-            hard_limit: budget.hard,
-            slots: self.slots,
-            slots_in_use: (0..self.slots).filter(|&index| self.control(index).state() != State::Free).count(),
-            scratch_slots: self.scratch,
-            protections: PROTECTIONS,
+        let limits = pages::limits();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (mut in_use, mut hot) = (0, 0);
+        for control in (0..self.slots).map(|index| self.control(index)) {
+            let occupied = control.occupant().is_some();
+            in_use += usize::from(occupied || control.state() == State::Claimed);
+            hot += usize::from(occupied && control.owner() & MUST_STAY == 0);
         }
+        let Counters { keys, allocated, demotions, exhausted, forced_wipes, canary_failures } = &self.counters;
+        ArenaStatus {
+            backend: self.backend,
+            policy: self.settings.policy,
+            locked_bytes: if self.data.is_locked() { self.data.size() * if self.view.is_some() { 2 } else { 1 } } else { 0 },
+            soft_limit: limits.soft,
+            hard_limit: limits.hard,
+            slots: self.slots,
+            slots_in_use: in_use,
+            scratch_slots: self.scratch,
+            hot,
+            cold: keys.load(Ordering::Relaxed).saturating_sub(hot),
+            allocated: count(allocated),
+            demotions: count(demotions),
+            exhausted: count(exhausted),
+            forced_wipes: count(forced_wipes),
+            canary_failures: count(canary_failures),
+            protections: self.protections.clone(),
+        }
+    }
+
+    /// Returns the keys of `owner`, the generation read before the owner: one that moves out meanwhile is not mistaken for
+    /// the next.
+    fn keys_of(&self, owner: u32) -> impl Iterator<Item = SlotRef> + '_ {
+        (0..self.slots).filter_map(move |index| {
+            let generation = self.control(index).occupant()?;
+            let index_of = u32::try_from(index).expect("2^32 slots exceed any memory");
+            let of_owner = self.control(index).owner() & !MUST_STAY == owner;
+            of_owner.then_some(SlotRef { index: index_of, generation })
+        })
+    }
+
+    #[inline]
+    pub(super) fn control(&self, index: usize) -> &SlotControl {
+        self.control.record(index)
+    }
+
+    /// Returns where slot `index` is written.
+    pub(super) fn bytes(&self, index: usize) -> *mut SlotBytes {
+        Self::cell(&self.data, index + 1)
+    }
+
+    /// Returns where slot `index` is read.
+    #[inline]
+    pub(super) fn view(&self, index: usize) -> *const SlotBytes {
+        Self::cell(self.view.as_ref().unwrap_or(&self.data), index + 1)
+    }
+
+    #[inline]
+    fn cell(pages: &Pages, cell: usize) -> *mut SlotBytes {
+        assert!((cell + 1) * size_of::<SlotBytes>() <= pages.size(), "slot indices come from this arena");
+        pages.start().as_ptr().cast::<SlotBytes>().wrapping_add(cell)
+    }
+
+    /// Wipes a slot that the caller has to itself and frees it.
+    #[expect(unsafe_code, reason = "wiping by force")]
+    pub(super) fn clean(&self, index: usize) {
+        let usable = self.check();
+        // The memory of a parent is not there in its fork.
+        if matches!(usable, Err(MemoryError::Forked)) {
+            return;
+        }
+        // SAFETY: the slot is mapped, and every caller has changed its word or holds it claimed.
+        unsafe { SlotBytes::wipe(self.bytes(index)) };
+        // What was wiped as a whole has no canaries left and is not used again.
+        if usable.is_ok() {
+            self.check_canary(index);
+            self.control(index).free();
+        }
+    }
+
+    fn place_canaries(&self) -> Result<(), RandomError> {
+        let mut canary = [0; CANARY];
+        aws_lc_rs::rand::fill(&mut canary).map_err(|_| RandomError)?;
+        self.write_canary(0, u128::from_ne_bytes(canary));
+        (0..self.slots + self.scratch).for_each(|index| self.write_canary(index + 1, self.canary_of(index)));
+        Ok(())
+    }
+
+    /// Every slot has a canary of its own, made from that of the arena.
+    fn canary_of(&self, index: usize) -> u128 {
+        const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        self.read_canary(0) ^ SPREAD.wrapping_mul(index as u128 + 1)
+    }
+
+    fn check_canary(&self, index: usize) {
+        // A wipe of everything takes the canaries with it.
+        if self.read_canary(index + 1) != self.canary_of(index) && self.entry.is_live() {
+            self.damaged(Some(index));
+        }
+    }
+
+    #[expect(unsafe_code, reason = "canaries stand in locked pages")]
+    fn read_canary(&self, cell: usize) -> u128 {
+        // SAFETY: the cell is mapped; its canary is written when the arena is mapped and never again by this program.
+        unsafe { (&raw const (*Self::cell(&self.data, cell)).canary).read_volatile() }
+    }
+
+    #[expect(unsafe_code, reason = "canaries stand in locked pages")]
+    fn write_canary(&self, cell: usize, canary: u128) {
+        // SAFETY: the cell is mapped and nobody else has the arena yet.
+        unsafe { (&raw mut (*Self::cell(&self.data, cell)).canary).write_volatile(canary) };
     }
 
     /// Counts the slots that hold anything but zeroes.
@@ -269,51 +389,65 @@ impl Arena {
     #[expect(unsafe_code, reason = "looking at what is left in memory")]
     pub(super) fn slots_with_residue(&self) -> usize {
         let holds_residue = |index: &usize| {
-            let bytes = self.bytes(*index).cast::<u8>();
+            let bytes = self.view(*index).cast::<u8>();
             // SAFETY: the slot is mapped and plain bytes, and tests look when nobody writes.
-            unsafe { std::slice::from_raw_parts(bytes, size_of::<SlotBytes>()) }.iter().any(|&byte| byte != 0)
+            unsafe { std::slice::from_raw_parts(bytes, SlotBytes::SECRET) }.iter().any(|&byte| byte != 0)
         };
         (0..self.slots + self.scratch).filter(holds_residue).count()
     }
-
-    /// Returns the keys of `owner` with their generations, read before the owner: one that moves out meanwhile is not
-    /// mistaken for the next.
-    fn keys_of(&self, owner: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
-        (0..self.slots).filter_map(move |index| {
-            let generation = self.control(index).occupant()?;
-            (self.control(index).owner() & !MUST_STAY == owner).then_some((index, generation))
-        })
-    }
-
-    fn owned(&self, owner: u32) -> impl Iterator<Item = usize> + '_ {
-        (0..self.slots + self.scratch).filter(move |&index| {
-            let control = self.control(index);
-            control.state() != State::Free && control.owner() & !MUST_STAY == owner
-        })
-    }
-
-    #[expect(unsafe_code, reason = "control words stand in pages of their own")]
-    fn control(&self, index: usize) -> &SlotControl {
-        assert!(index < self.slots + self.scratch, "slot indices come from this arena");
-        // SAFETY: the pages hold one record per slot, are aligned to a page, zeroed at first, and live as long as `self`;
-        // a record is nothing but atomics, for which any bits are valid.
-        unsafe { self.control.start().cast::<SlotControl>().add(index).as_ref() }
-    }
-
-    fn bytes(&self, index: usize) -> *mut SlotBytes {
-        assert!(index < self.slots + self.scratch, "slot indices come from this arena");
-        self.data.start().as_ptr().cast::<SlotBytes>().wrapping_add(index)
-    }
-
-    #[expect(unsafe_code, reason = "wiping by force")]
-    fn wipe(&self, index: usize) {
-        // SAFETY: the slot is mapped, and every caller has changed its word or holds it claimed.
-        unsafe { SlotBytes::wipe(self.bytes(index)) };
-    }
 }
 
-/// Set in the owner of slots that are never demoted: sealing keys and master keys.
-pub(super) const MUST_STAY: u32 = 1 << 31;
+/// Gets memory of the size wanted, or of the largest size to be had.
+///
+/// The numbers are asked for, but only trying tells: a capability may lift the limit or be worth nothing.
+fn acquire(settings: &ArenaSettings) -> Result<Acquired, MemoryError> {
+    let page = sys::page_size();
+    let least = ((LEAST_SLOTS + 1) * size_of::<SlotBytes>()).next_multiple_of(page);
+    let views = if settings.read_only_view { 2 } else { 1 };
+    let mut bytes = settings.bytes.max(least).next_multiple_of(page);
+    let demand = Demand {
+        policy: settings.policy,
+        require: settings.require,
+        read_only_view: settings.read_only_view,
+        may_be_unlocked: false,
+    };
+    let mut raised = false;
+    let refused = loop {
+        let error = match backend::acquire(bytes, demand) {
+            Ok(acquired) => return Ok(acquired),
+            Err(error) => error,
+        };
+        if !error.is_about_the_lock_limit() {
+            break error;
+        }
+        if !std::mem::replace(&mut raised, true) {
+            if let Err(error) = sys::raise_lock_limit() {
+                tracing::debug!(%error, "the soft lock limit could not be raised");
+            }
+            continue;
+        }
+        if bytes <= least {
+            let limits = pages::limits();
+            let needed = (least * views) as u64;
+            break MemoryError::Budget { needed, soft: limits.soft, hard: limits.hard, locked: limits.locked };
+        }
+        bytes = (bytes / 2).min(budget(settings) / views).max(least) / page * page;
+    };
+    if settings.policy == MemoryPolicy::Relaxed {
+        tracing::warn!(error = %refused, "secret memory is not locked");
+        let bytes = settings.bytes.max(least);
+        return backend::acquire(bytes, Demand { may_be_unlocked: true, ..demand });
+    }
+    Err(refused)
+}
+
+/// Returns how many bytes may be locked by the numbers, less what is left to others.
+fn budget(settings: &ArenaSettings) -> usize {
+    let limits = pages::limits();
+    let available = limits.soft.saturating_sub(limits.locked);
+    let left = settings.leave_unlocked.min(available / 4);
+    usize::try_from(available - left).unwrap_or(usize::MAX)
+}
 
 thread_local! {
     /// Where this thread begins its search for a scratch slot.
@@ -321,75 +455,4 @@ thread_local! {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
-}
-
-/// A slot that this value has to itself; wiped and freed when dropped, unless it was published.
-pub(super) struct ClaimedSlot {
-    arena: Arc<Arena>,
-    index: usize,
-    generation: u32,
-    published: bool,
-}
-
-impl ClaimedSlot {
-    #[expect(unsafe_code, reason = "slots stand in locked pages")]
-    pub(super) fn bytes(&mut self) -> &mut SlotBytes {
-        // SAFETY: the slot is claimed by this value alone and mapped as long as the arena that it holds.
-        unsafe { &mut *self.arena.bytes(self.index) }
-    }
-
-    /// Expands the plain key in the slot and returns its state.
-    #[expect(unsafe_code, reason = "the state was expanded just now")]
-    pub(super) fn expand(&mut self) -> &KeyState {
-        let bytes = self.bytes();
-        bytes.expand();
-        // SAFETY: expanded in the line above.
-        unsafe { bytes.state() }
-    }
-
-    /// Expands the plain key in the slot and lets readers at it.
-    pub(super) fn publish(mut self) -> SlotRef {
-        self.bytes().expand();
-        self.published = true;
-        self.arena.control(self.index).publish(self.generation);
-        let index = u32::try_from(self.index).expect("2^32 slots exceed any memory");
-        SlotRef { index, generation: self.generation }
-    }
-}
-
-impl Drop for ClaimedSlot {
-    fn drop(&mut self) {
-        if !self.published {
-            self.arena.wipe(self.index);
-            self.arena.control(self.index).free();
-        }
-    }
-}
-
-/// A key that stays in its slot while this lives; cannot leave the thread, so it cannot be held across an await.
-pub(super) struct Pin<'a> {
-    arena: &'a Arena,
-    index: usize,
-    generation: u32,
-    not_send: PhantomData<*const ()>,
-}
-
-impl Pin<'_> {
-    #[expect(unsafe_code, reason = "slots stand in locked pages")]
-    pub(super) fn state(&self) -> &KeyState {
-        // SAFETY: the slot was live when it was pinned, so its state was expanded; no reference to it is mutable while
-        // it is pinned. A forced wipe may write zeroes meanwhile; `is_intact` tells, and the output is then discarded.
-        unsafe { (*self.arena.bytes(self.index)).state() }
-    }
-
-    /// Tells, after computing with the key, whether the output may be used.
-    pub(super) fn is_intact(&self) -> bool {
-        self.arena.control(self.index).is_intact(self.generation)
-    }
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.arena.control(self.index).unpin();
-    }
 }

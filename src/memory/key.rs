@@ -4,15 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::slot::SlotRef;
-use super::state::{KeyState, SealedKey};
+use arc_swap::ArcSwap;
+
+use super::sealing::SealedCopy;
+use super::slot::{Pinned, SlotRef};
+use super::state::KeyState;
 use super::vault::VaultCore;
+use super::worker;
 use crate::error::MemoryError;
 
 /// A system or intermediate key. Its slot, if it has one, is wiped when the last reference is dropped.
 pub(crate) struct LockedKey {
     core: Arc<VaultCore>,
-    sealed: SealedKey,
+    copy: ArcSwap<SealedCopy>,
     label: Box<[u8]>,
     /// The packed [`SlotRef`] that held the key last; it may hold another one by now.
     slot: AtomicU64,
@@ -20,10 +24,13 @@ pub(crate) struct LockedKey {
 }
 
 impl LockedKey {
-    pub(super) fn new(core: Arc<VaultCore>, sealed: SealedKey, label: Box<[u8]>, slot: Option<SlotRef>) -> Self {
+    /// Makes a key that is not resident.
+    pub(super) fn new(core: Arc<VaultCore>, copy: SealedCopy, label: Box<[u8]>) -> Self {
         core.live.fetch_add(1, Ordering::AcqRel);
-        let slot = AtomicU64::new(slot.map_or(SlotRef::NONE, SlotRef::pack));
-        Self { core, sealed, label, slot, used_cold: AtomicBool::new(false) }
+        core.arena.counters.keys.fetch_add(1, Ordering::Relaxed);
+        core.arena.counters.allocated.fetch_add(1, Ordering::Relaxed);
+        let slot = AtomicU64::new(SlotRef::NONE);
+        Self { core, copy: ArcSwap::from_pointee(copy), label, slot, used_cold: AtomicBool::new(false) }
     }
 
     /// Pins the key, lends its state to `work`, and returns the result only if the key was not wiped meanwhile.
@@ -37,21 +44,45 @@ impl LockedKey {
     #[inline]
     pub(crate) fn using<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
         let hint = self.slot.load(Ordering::Acquire);
-        let Some(pin) = SlotRef::unpack(hint).and_then(|slot| self.core.arena.pin(slot)) else {
-            // Forgotten, unless it was renewed meanwhile: generations come round again after 2^29 keys.
-            let _ = self.slot.compare_exchange(hint, SlotRef::NONE, Ordering::AcqRel, Ordering::Relaxed);
-            return self.using_cold(work);
+        let Some(slot) = SlotRef::unpack(hint) else { return self.using_cold(work) };
+        let pin = match self.core.arena.pin(slot) {
+            Ok(pin) => pin,
+            Err(pinned) => {
+                if pinned == Pinned::Gone {
+                    // Unless it was renewed meanwhile: generations come round again after 2^29 keys.
+                    let _ = self.slot.compare_exchange(hint, SlotRef::NONE, Ordering::AcqRel, Ordering::Relaxed);
+                }
+                return self.using_cold(work);
+            }
         };
         let result = work(pin.state());
-        if pin.is_intact() { Ok(result) } else { Err(MemoryError::Closed) }
+        if pin.is_intact() { Ok(result) } else { Err(self.gone()) }
     }
 
     /// Lends the plain 32 bytes to `work`, out of a scratch slot.
     pub(crate) fn with_bytes<R>(&self, work: impl FnOnce(&[u8; 32]) -> R) -> Result<R, MemoryError> {
+        self.core.check()?;
         let mut scratch = self.core.arena.scratch(self.core.owner)?;
         self.unseal_into(&mut scratch.bytes().key)?;
         let result = work(&scratch.bytes().key);
-        if self.core.is_closed() { Err(MemoryError::Closed) } else { Ok(result) }
+        self.core.check_after()?;
+        Ok(result)
+    }
+
+    /// Lends a place for another 32-byte key, such as a data row key, in locked memory and wiped afterwards.
+    ///
+    /// # Errors
+    /// As for [`using`](Self::using).
+    #[inline]
+    pub(crate) fn with_place<R>(&self, work: impl FnOnce(&mut [u8; 32]) -> R) -> Result<R, MemoryError> {
+        let work = match worker::with_place(work) {
+            Ok(result) => return result,
+            Err(work) => work,
+        };
+        let mut scratch = self.core.arena.scratch(self.core.owner)?;
+        let result = work(&mut scratch.bytes().key);
+        self.core.check_after()?;
+        Ok(result)
     }
 
     /// Tells whether the key was used while not resident since the last call; it then wants to be promoted.
@@ -61,7 +92,7 @@ impl LockedKey {
     }
 
     pub(super) fn is_resident(&self) -> bool {
-        SlotRef::unpack(self.slot.load(Ordering::Acquire)).is_some_and(|slot| self.core.arena.pin(slot).is_some())
+        SlotRef::unpack(self.slot.load(Ordering::Acquire)).is_some_and(|slot| self.core.arena.holds(slot))
     }
 
     #[cfg(test)]
@@ -73,21 +104,51 @@ impl LockedKey {
         self.slot.store(slot.pack(), Ordering::Release);
     }
 
+    /// Returns what is authenticated with the sealed copy.
+    pub(super) fn label(&self) -> &[u8] {
+        &self.label
+    }
+
+    pub(super) fn copy(&self) -> SealedCopy {
+        **self.copy.load()
+    }
+
+    pub(super) fn set_copy(&self, copy: SealedCopy) {
+        self.copy.store(Arc::new(copy));
+    }
+
     pub(super) fn unseal_into(&self, key: &mut [u8; 32]) -> Result<(), MemoryError> {
-        let unsealed = self.core.with_sealing_key(|sealing| sealing.unwrap(&self.sealed, &self.label, key))?;
-        unsealed.map_err(|_| MemoryError::Damaged)
+        let mut copy = self.copy();
+        loop {
+            match copy.open(&self.core.arena, &self.label, key) {
+                Err(MemoryError::Closed) => {
+                    // A copy that was renewed meanwhile stands under another sealing key.
+                    let renewed = self.copy();
+                    if renewed.is_under_that_of(&copy) {
+                        return Err(MemoryError::Closed);
+                    }
+                    copy = renewed;
+                }
+                other => return other,
+            }
+        }
     }
 
     #[cold]
     fn using_cold<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
-        if self.core.is_closed() {
-            return Err(MemoryError::Closed);
-        }
+        self.core.check()?;
         let mut scratch = self.core.arena.scratch(self.core.owner)?;
         self.unseal_into(&mut scratch.bytes().key)?;
         let result = work(scratch.expand());
         self.used_cold.store(true, Ordering::Relaxed);
-        if self.core.is_closed() { Err(MemoryError::Closed) } else { Ok(result) }
+        self.core.check_after()?;
+        Ok(result)
+    }
+
+    /// Says why a key went while it was used.
+    #[cold]
+    fn gone(&self) -> MemoryError {
+        self.core.arena.check().err().unwrap_or(MemoryError::Closed)
     }
 }
 
@@ -97,6 +158,7 @@ impl Drop for LockedKey {
             self.core.arena.release(slot);
         }
         self.core.live.fetch_sub(1, Ordering::AcqRel);
+        self.core.arena.counters.keys.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,29 +4,45 @@
 //! expanded AES-256-GCM state of system and intermediate keys. A slot is a cache: the authoritative copy of a key is
 //! sealed under a key that itself never leaves the arena, so more keys than slots work, at the cost of unsealing.
 //!
-//! * `pages.rs` maps, guards and locks; `budget.rs` reads the lock limit.
-//! * `slot.rs` is the one atomic word that arbitrates between readers and wipers of a slot.
-//! * `arena.rs` hands out slots and scratch; `state.rs` is what stands in them.
-//! * `random_pool.rs` keeps random bytes that become keys.
-//! * `vault.rs` is one owner's keys, sealed and closed together; `key.rs` a key that callers compute with.
+//! * `sys/` are the calls of each system; `pages.rs` maps, guards and locks; `backend.rs` finds the best kind of memory.
+//! * `process.rs` knows a fork from its parent; `wipe.rs` wipes everything from anywhere.
+//! * `slot.rs` is the words that arbitrate between readers and wipers of a slot, `readers.rs` the announcements of all
+//!   threads; `tests/slot_model.rs` has loom check them.
+//! * `control.rs` holds an arena's words, `arena.rs` hands out its slots and scratch, `claimed.rs` is a slot in someone's
+//!   hands; `state.rs` is what stands in them. `settings.rs` is what the arena is told and tells.
+//! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
+//! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
+//!   compute with.
 
 mod arena;
-mod budget;
+mod atomics;
+mod backend;
+mod claimed;
+mod control;
 mod key;
 mod pages;
-mod random_pool;
+mod process;
+mod readers;
+mod sealing;
+mod settings;
 mod slot;
 mod state;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod wipe;
+mod worker;
 
 pub use crate::error::MemoryError;
-pub use arena::{ArenaSettings, ArenaStatus, Protection};
+pub use backend::{Backend, MemoryPolicy, Protection};
 pub(crate) use key::LockedKey;
-pub(crate) use random_pool::draw;
+pub use pages::{Access, Limits, Pages, disable_core_dumps, limits};
+pub use settings::{ArenaSettings, ArenaStatus, OnDamage};
 pub(crate) use state::{SealedKey, WRAPPED_KEY};
+pub(crate) use worker::draw;
 pub(crate) use vault::{MasterKey, RandomFill, Reservation, Vault, WipeReport};
+pub use wipe::{Wiped, purge};
 
 /// Maps the process's arena with `settings`, unless it is mapped already.
 ///

@@ -1,122 +1,354 @@
-//! Whole pages: mapped between guard pages, locked, kept out of core dumps.
+//! Whole pages between guard pages: allocate, protect, lock, exclude from dumps, wipe and free.
 
+use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use region::Protection;
+use zeroize::Zeroize;
 
-use crate::error::MemoryError;
+use super::{process, sys};
+use crate::error::{MemoryError, is_about_the_lock_limit};
 
-/// A readable and writable range of pages with an inaccessible page on either side.
-pub(super) struct Pages {
-    // Declared before the mapping, so that it is unlocked before it is unmapped.
-    _lock: Option<region::LockGuard>,
-    _mapping: region::Allocation,
-    start: NonNull<u8>,
-    size: usize,
+pub use super::sys::{Access, Limits};
+
+/// A range of private pages with an inaccessible page on either side; wiped and unmapped when dropped.
+///
+/// The floor of everything in this module, for programs that manage pages themselves: nothing is locked or excluded from
+/// dumps until that is asked for. Each method costs a system call, some microseconds; none blocks.
+///
+/// ```
+/// use keyward::memory::{Access, Pages};
+///
+/// let mut pages = Pages::allocate(100)?;
+/// pages.exclude_from_dumps()?;
+/// pages.bytes_mut().expect("new pages are writable")[..3].copy_from_slice(b"key");
+/// pages.protect(Access::None)?;
+/// assert!(pages.bytes().is_none());
+/// pages.free()?;
+/// # Ok::<(), keyward::MemoryError>(())
+/// ```
+pub struct Pages {
+    reservation: Reservation,
+    access: Access,
+    locked: bool,
+    /// A forked child does not have the range; something else may stand there by now.
+    removed_on_fork: bool,
+    process: u64,
 }
-
-// SAFETY: the range is plain memory owned by this value; who may touch which byte is arbitrated by the slot words.
-#[expect(unsafe_code, reason = "the mapping is not bound to a thread")]
-unsafe impl Send for Pages {}
-// SAFETY: as above; a shared reference gives out no more than the address.
-#[expect(unsafe_code, reason = "the mapping is not bound to a thread")]
-unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Maps at least `size` bytes that are locked, resident, excluded from core dumps, and zeroed in a forked child.
-    pub(super) fn locked(size: usize) -> Result<Self, MemoryError> {
-        let mut pages = Self::guarded(size)?;
-        let lock = region::lock(pages.start.as_ptr(), pages.size).map_err(system("mlock of secret memory"))?;
-        pages._lock = Some(lock);
-        #[cfg(target_os = "linux")]
-        {
-            pages.advise(rustix::mm::Advice::LinuxDontDump, "madvise(MADV_DONTDUMP) of secret memory")?;
-            pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of secret memory")?;
+    /// Maps at least `bytes`, rounded up to whole pages, readable, writable and zeroed.
+    ///
+    /// # Errors
+    /// [`MemoryError::Empty`] for 0 bytes, [`MemoryError::System`] when the system refuses.
+    pub fn allocate(bytes: usize) -> Result<Self, MemoryError> {
+        let mut pages = Self::reserve(bytes)?;
+        pages.protect(Access::ReadWrite)?;
+        Ok(pages)
+    }
+
+    /// Maps inaccessible pages.
+    pub(super) fn reserve(bytes: usize) -> Result<Self, MemoryError> {
+        if bytes == 0 {
+            return Err(MemoryError::Empty);
         }
-        Ok(pages)
+        let reservation = Reservation::new(bytes).map_err(system("mmap of secret memory"))?;
+        Ok(Self {
+            reservation,
+            access: Access::None,
+            locked: false,
+            removed_on_fork: false,
+            process: process::current(),
+        })
     }
 
-    /// Maps at least `size` bytes that a forked child finds zeroed; they hold no secrets and are not locked.
-    pub(super) fn wiped_on_fork(size: usize) -> Result<Self, MemoryError> {
-        let pages = Self::guarded(size)?;
-        #[cfg(target_os = "linux")]
-        pages.advise(rustix::mm::Advice::LinuxWipeOnFork, "madvise(MADV_WIPEONFORK) of the arena's control words")?;
-        Ok(pages)
-    }
-
-    /// Returns the bytes, for an owner who shares them with nobody.
-    #[expect(unsafe_code, reason = "a mapping as a slice")]
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the range is mapped readable and writable and borrowed with `self`; any bytes are valid.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
-    }
-
-    pub(super) fn start(&self) -> NonNull<u8> {
-        self.start
-    }
-
-    pub(super) fn size(&self) -> usize {
-        self.size
-    }
-
-    #[expect(unsafe_code, reason = "page protection and address arithmetic inside one own mapping")]
-    fn guarded(size: usize) -> Result<Self, MemoryError> {
-        let page = region::page::size();
-        let size = size.next_multiple_of(page);
-        let mut mapping = region::alloc(size + 2 * page, Protection::NONE).map_err(system("mmap of secret memory"))?;
-        // SAFETY: the mapping is two pages longer than `size`, so the address lies inside it.
-        let start = unsafe { mapping.as_mut_ptr::<u8>().add(page) };
-        // SAFETY: the range is inside the mapping, which nothing else refers to yet.
-        unsafe { region::protect(start, size, Protection::READ_WRITE) }.map_err(system("mprotect of secret memory"))?;
-        let start = NonNull::new(start).expect("a mapping is never at address zero");
-        Ok(Self { _lock: None, _mapping: mapping, start, size })
-    }
-
+    /// Backs inaccessible pages by memory that the kernel hides, through the file that it came in.
     #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "mmap and madvise on an own mapping")]
+    pub(super) fn back_by_secret(&mut self, file: &sys::SecretFile, access: Access) -> Result<(), MemoryError> {
+        let (start, bytes) = (self.start(), self.size());
+        // SAFETY: the range is this value's own mapping, inaccessible, so nothing refers to it.
+        unsafe { sys::map_secret(file, start, bytes, access) }.map_err(system("mmap of a memfd_secret"))?;
+        self.access = access;
+        // Locked by nature; mlock(2) of it would fail.
+        self.locked = true;
+        // SAFETY: as above.
+        unsafe { sys::remove_on_fork(start, bytes) }.map_err(system("madvise(MADV_DONTFORK) of secret memory"))?;
+        self.removed_on_fork = true;
+        Ok(())
+    }
+
+    /// Sets what the process may do with the pages; anything else is then a fault that ends it.
+    ///
+    /// # Errors
+    /// [`MemoryError::System`]; the pages are then as they were.
+    #[expect(unsafe_code, reason = "mprotect on an own mapping")]
+    pub fn protect(&mut self, access: Access) -> Result<(), MemoryError> {
+        // SAFETY: the range is this value's own mapping; references to its bytes borrow `self` and have ended.
+        unsafe { sys::protect(self.start(), self.size(), access) }.map_err(system("mprotect of secret memory"))?;
+        self.access = access;
+        Ok(())
+    }
+
+    /// Keeps the pages in memory, so that they are never written to swap.
+    ///
+    /// # Errors
+    /// [`MemoryError::Budget`] with the numbers when the lock limit leaves no room, [`MemoryError::System`] when the system
+    /// refuses for another reason.
+    #[expect(unsafe_code, reason = "mlock on an own mapping")]
+    pub fn lock(&mut self) -> Result<(), MemoryError> {
+        // SAFETY: the range is this value's own mapping.
+        unsafe { sys::lock(self.start(), self.size()) }.map_err(|error| lock_refused(self.size(), error))?;
+        self.locked = true;
+        Ok(())
+    }
+
+    /// Undoes [`lock`](Self::lock); nothing happens to pages that are not locked.
+    ///
+    /// # Errors
+    /// [`MemoryError::System`]; the pages are then as they were.
+    #[expect(unsafe_code, reason = "munlock on an own mapping")]
+    pub fn unlock(&mut self) -> Result<(), MemoryError> {
+        if self.locked && !self.removed_on_fork {
+            // SAFETY: the range is this value's own mapping.
+            unsafe { sys::unlock(self.start(), self.size()) }.map_err(system("munlock of secret memory"))?;
+            self.locked = false;
+        }
+        Ok(())
+    }
+
+    /// Keeps the pages out of core files.
+    ///
+    /// # Errors
+    /// [`MemoryError::System`] when the system refuses or has no such thing.
     #[expect(unsafe_code, reason = "madvise on an own mapping")]
-    fn advise(&self, advice: rustix::mm::Advice, operation: &'static str) -> Result<(), MemoryError> {
-        // SAFETY: the range is this value's own mapping, and neither advice changes what the process itself reads.
-        unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.size, advice) }
-            .map_err(|errno| MemoryError::System { operation, source: Arc::new(errno.into()) })
+    pub fn exclude_from_dumps(&mut self) -> Result<(), MemoryError> {
+        // SAFETY: the range is this value's own mapping.
+        unsafe { sys::exclude_from_dumps(self.start(), self.size()) }
+            .map_err(system("madvise(MADV_DONTDUMP) of secret memory"))
+    }
+
+    /// Has a forked child find the pages zeroed.
+    ///
+    /// # Errors
+    /// [`MemoryError::System`] when the system refuses or has no such thing.
+    #[expect(unsafe_code, reason = "madvise on an own mapping")]
+    pub fn clear_on_fork(&mut self) -> Result<(), MemoryError> {
+        // SAFETY: the range is this value's own mapping; it changes in children alone.
+        unsafe { sys::clear_on_fork(self.start(), self.size()) }
+            .map_err(system("madvise(MADV_WIPEONFORK) of secret memory"))
+    }
+
+    /// Returns the bytes, unless the pages are inaccessible or this is a forked child.
+    #[must_use]
+    #[expect(unsafe_code, reason = "a mapping as a slice")]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        let readable = self.access != Access::None && self.is_own();
+        // SAFETY: the range is mapped readable and borrowed with `self`, so that its protection stays; any bytes are valid.
+        readable.then(|| unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.size()) })
+    }
+
+    /// Returns the bytes for writing, unless the pages are not writable or this is a forked child.
+    #[must_use]
+    #[expect(unsafe_code, reason = "a mapping as a slice")]
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let writable = self.access == Access::ReadWrite && self.is_own();
+        // SAFETY: the range is mapped readable and writable and borrowed with `self`; any bytes are valid.
+        writable.then(|| unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.size()) })
+    }
+
+    /// Returns how many bytes there are: whole pages.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.reservation.bytes
+    }
+
+    /// Returns what the process may do with the pages.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Tells whether the pages are kept in memory.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Returns the address of the first byte.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.reservation.start
+    }
+
+    /// Tells whether this process made the mapping.
+    pub(super) fn is_own(&self) -> bool {
+        self.process == process::current()
+    }
+
+    /// Wipes, unlocks and unmaps the pages. Dropping does the same and tells nobody how it went.
+    ///
+    /// # Errors
+    /// The first [`MemoryError::System`] of a step; the later steps were attempted all the same. Pages that cannot be
+    /// made writable are not wiped.
+    pub fn free(mut self) -> Result<(), MemoryError> {
+        self.clear()
+    }
+
+    fn clear(&mut self) -> Result<(), MemoryError> {
+        // A child has no business with its parent's mapping, and it may not be there at all.
+        if !self.reservation.mapped || !self.is_own() {
+            return Ok(());
+        }
+        let writable = if self.access == Access::ReadWrite { Ok(()) } else { self.protect(Access::ReadWrite) };
+        if let Some(bytes) = self.bytes_mut() {
+            bytes.zeroize();
+        }
+        let unlocked = self.unlock();
+        let unmapped = self.reservation.unmap().map_err(system("munmap of secret memory"));
+        writable.and(unlocked).and(unmapped)
     }
 }
 
-fn system(operation: &'static str) -> impl Fn(region::Error) -> MemoryError {
-    move |error| MemoryError::System { operation, source: Arc::new(error.into_io_error()) }
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            tracing::warn!(%error, "secret memory could not be given back");
+        }
+    }
 }
 
-#[cfg(test)]
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages")
+            .field("size", &self.size())
+            .field("access", &self.access)
+            .field("locked", &self.locked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A mapping with its guard pages; unmapped by its owner, not by dropping it.
+struct Reservation {
+    start: NonNull<u8>,
+    bytes: usize,
+    mapped: bool,
+}
+
+// SAFETY: an address range; who may touch which byte is the owner's business.
+#[expect(unsafe_code, reason = "a mapping is not bound to a thread")]
+unsafe impl Send for Reservation {}
+// SAFETY: as above; a shared reference gives out no more than the address.
+#[expect(unsafe_code, reason = "a mapping is not bound to a thread")]
+unsafe impl Sync for Reservation {}
+
+impl Reservation {
+    #[expect(unsafe_code, reason = "address arithmetic inside one own mapping")]
+    fn new(bytes: usize) -> io::Result<Self> {
+        let page = sys::page_size();
+        let bytes = bytes.checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
+        let all = bytes.checked_add(2 * page).ok_or(io::ErrorKind::OutOfMemory)?;
+        let first = sys::map(all)?;
+        // SAFETY: the mapping is two pages longer than `bytes`, so the address lies inside it.
+        let start = unsafe { first.add(page) };
+        Ok(Self { start, bytes, mapped: true })
+    }
+
+    #[expect(unsafe_code, reason = "munmap of an own mapping")]
+    fn unmap(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.mapped, false) {
+            return Ok(());
+        }
+        let page = sys::page_size();
+        // SAFETY: the mapping began one page before `start` and ended one page behind the bytes; its owner, and with it
+        // every reference, is gone.
+        unsafe { sys::unmap(self.start.sub(page), self.bytes + 2 * page) }
+    }
+}
+
+/// Returns how much memory this process may lock and has locked.
+#[must_use]
+pub fn limits() -> Limits {
+    sys::limits()
+}
+
+/// Has the process write no core files, by setting RLIMIT_CORE to 0; a core pattern that pipes to a program is not bound
+/// by it, see core(5).
+///
+/// # Errors
+/// [`MemoryError::System`].
+pub fn disable_core_dumps() -> Result<(), MemoryError> {
+    sys::forbid_core_files().map_err(system("setrlimit(RLIMIT_CORE)"))
+}
+
+/// Names the operation in an error of the system.
+pub(super) fn system(operation: &'static str) -> impl Fn(io::Error) -> MemoryError {
+    move |error| MemoryError::System { operation, source: Arc::new(error) }
+}
+
+fn lock_refused(bytes: usize, error: io::Error) -> MemoryError {
+    if !is_about_the_lock_limit(&error) {
+        return system("mlock of secret memory")(error);
+    }
+    let Limits { soft, hard, locked } = limits();
+    MemoryError::Budget { needed: bytes as u64, soft, hard, locked }
+}
+
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_pages_stand_between_guards() {
-        let pages = Pages::locked(100).unwrap();
-        let page = region::page::size();
+    fn the_kernel_reports_what_was_asked_for() -> Result<(), MemoryError> {
+        let mut pages = Pages::allocate(100)?;
+        let page = sys::page_size();
         assert_eq!(pages.size(), page);
-        let start = pages.start().as_ptr();
-        assert_eq!(region::query(start).unwrap().protection(), Protection::READ_WRITE);
-        assert_eq!(region::query(start.wrapping_sub(1)).unwrap().protection(), Protection::NONE);
-        assert_eq!(region::query(start.wrapping_add(page)).unwrap().protection(), Protection::NONE);
+        let start = pages.start().as_ptr() as usize;
+        let flags = |word: &str| vm_flags(start).split_whitespace().any(|flag| flag == word);
+        assert!(!flags("lo") && !flags("dd") && !flags("wf"), "nothing unasked");
+        pages.lock()?;
+        pages.exclude_from_dumps()?;
+        pages.clear_on_fork()?;
+        assert!(flags("lo") && flags("dd") && flags("wf"));
+        pages.unlock()?;
+        assert!(!flags("lo"));
+        for (access, text) in [(Access::None, "---p"), (Access::Read, "r--p"), (Access::ReadWrite, "rw-p")] {
+            pages.protect(access)?;
+            assert_eq!(permissions(start), text);
+            assert_eq!((pages.bytes().is_some(), pages.bytes_mut().is_some()), (access != Access::None, text == "rw-p"));
+        }
+        assert_eq!((permissions(start - 1), permissions(start + page)), ("---p".to_owned(), "---p".to_owned()));
+        pages.free()
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
-    fn the_kernel_reports_the_range_as_locked_not_dumped_and_wiped_on_fork() {
-        let pages = Pages::locked(100).unwrap();
-        let flags = vm_flags(pages.start().as_ptr() as usize);
-        assert!(["lo", "dd", "wf"].iter().all(|flag| flags.contains(flag)), "{flags}");
-        let control = Pages::wiped_on_fork(100).unwrap();
-        let flags = vm_flags(control.start().as_ptr() as usize);
-        assert!(flags.contains("wf") && !flags.contains("lo"), "{flags}");
+    fn sizes_that_no_memory_has_are_refused() {
+        assert!(matches!(Pages::allocate(0), Err(MemoryError::Empty)));
+        for bytes in [usize::MAX, usize::MAX - 4096, usize::MAX / 2] {
+            assert!(matches!(Pages::allocate(bytes), Err(MemoryError::System { .. })));
+        }
     }
 
-    /// Returns the `VmFlags` line of the mapping that begins at `address`, proc(5).
-    #[cfg(target_os = "linux")]
-    fn vm_flags(address: usize) -> String {
+    /// Returns the first line of the mapping in smaps that holds `address`, and the others.
+    fn mapping(address: usize) -> (String, String) {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let from = maps.find(&format!("{address:x}-")).unwrap();
-        maps[from..].lines().find(|line| line.starts_with("VmFlags")).unwrap().to_owned()
+        let mut found = None;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let bound = |text| usize::from_str_radix(text, 16);
+            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (bound(from), bound(to))) {
+                found = (from..to).contains(&address).then(|| line.to_owned());
+            } else if let (Some(first), true) = (&found, line.starts_with("VmFlags:")) {
+                return (first.clone(), line.to_owned());
+            }
+        }
+        panic!("no mapping at {address:x}")
+    }
+
+    fn vm_flags(address: usize) -> String {
+        mapping(address).1
+    }
+
+    fn permissions(address: usize) -> String {
+        mapping(address).0.split(' ').nth(1).unwrap().to_owned()
     }
 }

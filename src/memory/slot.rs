@@ -1,10 +1,13 @@
 //! The word that arbitrates between the readers and the wiper of one slot.
 //!
-//! State, generation and pin count share one atomic word, so one modification order decides every race between a
-//! reader that pins and a wiper that closes. The words stand in pages that a forked child finds zeroed: state 0 is
-//! [`State::Dead`].
+//! A reader announces the slot in a word of its own thread, then looks at the slot's word; a wiper changes the slot's word,
+//! then looks at the announcements. All four accesses are in one total order, so at least one of the two sees the other,
+//! and readers write no cache line that another thread writes. The slot's words stand in pages that a forked child finds
+//! zeroed: state 0 is [`State::Dead`].
+//!
+//! `tests/slot_model.rs` has loom go through every interleaving of this file.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use super::atomics::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence, total_order};
 
 const PIN: u64 = 1;
 const PINS: u64 = 0xffff_ffff;
@@ -28,6 +31,19 @@ pub(super) enum State {
     Draining = 4,
     /// Being zeroed.
     Wiping = 5,
+    /// Holds a key that is wiped unless somebody turns out to read it; pins do not begin.
+    Leaving = 6,
+}
+
+/// How an attempt to pin ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pinned {
+    /// The key stays until the pin ends, unless it is wiped by force.
+    Yes,
+    /// The key is still here and cannot be pinned at the moment.
+    Leaving,
+    /// Another key, or none, is here.
+    Gone,
 }
 
 /// A slot and the generation of the key that stood in it when this was made.
@@ -51,6 +67,31 @@ impl SlotRef {
     }
 }
 
+/// Where one thread says which slot it reads: the address of the slot's control record, or 0. Only that thread writes it.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct Announcement(AtomicUsize);
+
+impl Announcement {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// Tells whether nothing is announced here; for the thread that it belongs to.
+    pub(super) fn is_free(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// Ends a read.
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    fn names(&self, address: usize) -> bool {
+        self.0.load(Ordering::SeqCst) == address
+    }
+}
+
 /// The control record of one slot, on cache lines of its own.
 #[repr(C, align(128))]
 pub(super) struct SlotControl {
@@ -71,52 +112,86 @@ impl SlotControl {
         state(self.word.load(Ordering::Acquire))
     }
 
-    pub(super) fn pins(&self) -> u64 {
-        self.word.load(Ordering::Acquire) & PINS
-    }
-
     pub(super) fn owner(&self) -> u32 {
         self.owner.load(Ordering::Acquire)
     }
 
-    /// Tells whether the key of `generation` may be pinned.
-    pub(super) fn is_live(&self, generation: u32) -> bool {
-        is(self.word.load(Ordering::Acquire), State::Live, generation)
-    }
-
-    /// Begins a read: on `true` the key of `generation` stays until [`unpin`](Self::unpin), unless it is wiped by force.
-    pub(super) fn pin(&self, generation: u32) -> bool {
-        let before = self.word.fetch_add(PIN, Ordering::Acquire);
-        if is(before, State::Live, generation) {
-            if self.touched.load(Ordering::Relaxed) == 0 {
-                self.touched.store(1, Ordering::Relaxed);
-            }
-            return true;
+    /// Begins a read of the key of `generation`, announced in `own`.
+    #[inline]
+    pub(super) fn pin(&self, own: &Announcement, generation: u32) -> Pinned {
+        own.0.swap(self.address(), Ordering::SeqCst);
+        total_order();
+        let pinned = self.pinnable(self.word.load(Ordering::SeqCst), generation);
+        if pinned != Pinned::Yes {
+            own.clear();
         }
-        self.unpin();
-        false
+        pinned
     }
 
-    /// Tells, after the reads, whether none of them can have seen wiped memory.
-    pub(super) fn is_intact(&self, generation: u32) -> bool {
-        // Pairs with the fence in `begin_wipe`: whoever read a zero written after it sees the new state here.
-        fence(Ordering::Acquire);
-        let now = self.word.load(Ordering::Relaxed);
-        is(now, State::Live, generation) || is(now, State::Draining, generation)
+    /// Begins a read without an announcement, for a thread that has none left; ends with [`unpin`](Self::unpin).
+    pub(super) fn pin_shared(&self, generation: u32) -> Pinned {
+        let pinned = self.pinnable(self.word.fetch_add(PIN, Ordering::Acquire), generation);
+        if pinned != Pinned::Yes {
+            self.unpin();
+        }
+        pinned
     }
 
     pub(super) fn unpin(&self) {
         self.word.fetch_sub(PIN, Ordering::Release);
     }
 
-    /// Takes a free slot for `owner` and returns its generation.
-    pub(super) fn claim(&self, owner: u32) -> Option<u32> {
+    #[inline]
+    fn pinnable(&self, word: u64, wanted: u32) -> Pinned {
+        if is(word, State::Live, wanted) {
+            if self.touched.load(Ordering::Relaxed) == 0 {
+                self.touched.store(1, Ordering::Relaxed);
+            }
+            return Pinned::Yes;
+        }
+        let stays = matches!(state(word), State::Live | State::Draining | State::Leaving);
+        if stays && generation(word) == wanted { Pinned::Leaving } else { Pinned::Gone }
+    }
+
+    /// Tells, after the reads, whether none of them can have seen wiped memory.
+    #[inline]
+    pub(super) fn is_intact(&self, generation: u32) -> bool {
+        // Pairs with the fence in `begin_wipe`: whoever read a zero written after it sees the new state here.
+        fence(Ordering::Acquire);
+        self.holds(self.word.load(Ordering::Relaxed), generation)
+    }
+
+    /// Tells whether the key of `generation` is here, whatever becomes of it.
+    pub(super) fn is_occupied(&self, generation: u32) -> bool {
+        self.holds(self.word.load(Ordering::Acquire), generation)
+    }
+
+    fn holds(&self, word: u64, wanted: u32) -> bool {
+        matches!(state(word), State::Live | State::Draining | State::Leaving) && generation(word) == wanted
+    }
+
+    /// Tells whether a thread reads here, or is about to notice that it may not.
+    pub(super) fn is_read<'a>(&self, announced: impl Iterator<Item = &'a Announcement>) -> bool {
+        self.word.load(Ordering::SeqCst) & PINS != 0 || self.is_announced(announced)
+    }
+
+    fn is_announced<'a>(&self, mut announced: impl Iterator<Item = &'a Announcement>) -> bool {
+        announced.any(|announcement| announcement.names(self.address()))
+    }
+
+    /// Takes a free slot for `owner` and returns its generation; `None` also while a straggler reads what was wiped.
+    pub(super) fn claim<'a>(&self, owner: u32, announced: impl Iterator<Item = &'a Announcement>) -> Option<u32> {
         let now = self.word.load(Ordering::Relaxed);
         if state(now) != State::Free || now & PINS != 0 {
             return None;
         }
         let claimed = now & GENERATIONS | compose(State::Claimed, 0);
-        self.word.compare_exchange(now, claimed, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        self.word.compare_exchange(now, claimed, Ordering::SeqCst, Ordering::Relaxed).ok()?;
+        total_order();
+        if self.is_announced(announced) {
+            self.change_state(generation(now), &[State::Claimed], State::Free);
+            return None;
+        }
         self.owner.store(owner, Ordering::Release);
         self.touched.store(1, Ordering::Relaxed);
         Some(generation(now))
@@ -130,22 +205,29 @@ impl SlotControl {
     /// Returns the generation of the key that stands here, if one does.
     pub(super) fn occupant(&self) -> Option<u32> {
         let now = self.word.load(Ordering::Acquire);
-        matches!(state(now), State::Live | State::Draining).then(|| generation(now))
+        matches!(state(now), State::Live | State::Draining | State::Leaving).then(|| generation(now))
     }
 
     /// Stops new pins of the key of `generation`, if it is still here.
     pub(super) fn drain(&self, generation: u32) {
-        self.change_state(generation, &[State::Live], State::Draining);
+        self.change_state(generation, &[State::Live, State::Leaving], State::Draining);
     }
 
     /// Takes the slot away from the key of `wanted` generation if nobody reads it; the caller zeroes the slot and calls
     /// [`free`](Self::free).
-    pub(super) fn take_unread(&self, wanted: u32) -> bool {
-        let live = compose(State::Live, wanted);
-        let wiping = compose(State::Wiping, wanted);
-        let taken = self.word.compare_exchange(live, wiping, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    pub(super) fn take_unread<'a, I>(&self, wanted: u32, announced: impl Fn() -> I) -> bool
+    where
+        I: Iterator<Item = &'a Announcement>,
+    {
+        if self.is_read(announced()) || !self.change_state(wanted, &[State::Live], State::Leaving) {
+            return false;
+        }
+        total_order();
+        let then = if self.is_read(announced()) { State::Live } else { State::Wiping };
+        // Whoever drains or wipes the key meanwhile has it.
+        let taken = self.change_state(wanted, &[State::Leaving], then) && then == State::Wiping;
         if taken {
-            fence(Ordering::Release);
+            fence(Ordering::SeqCst);
         }
         taken
     }
@@ -158,7 +240,7 @@ impl SlotControl {
     /// Announces that the key of `generation` is about to be zeroed whoever reads it; their
     /// [`is_intact`](Self::is_intact) will fail. `false` when it is not here any more.
     pub(super) fn begin_wipe(&self, generation: u32) -> bool {
-        let begun = self.change_state(generation, &[State::Live, State::Draining], State::Wiping);
+        let begun = self.change_state(generation, &[State::Live, State::Draining, State::Leaving], State::Wiping);
         fence(Ordering::SeqCst);
         begun
     }
@@ -167,18 +249,23 @@ impl SlotControl {
     pub(super) fn free(&self) {
         let _ = self.word.fetch_update(Ordering::Release, Ordering::Relaxed, |now| {
             let next = (now & GENERATIONS).wrapping_add(GENERATION) & GENERATIONS;
-            Some(now & PINS | next | compose(State::Free, 0))
+            // A word that is zeroed belongs to a fork, which leaves it so.
+            (state(now) != State::Dead).then_some(now & PINS | next | compose(State::Free, 0))
         });
     }
 
     /// Changes the state of one occupant of the slot and of no other, keeping its pins.
     fn change_state(&self, of: u32, from: &[State], to: State) -> bool {
         self.word
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
                 let fits = generation(now) == of && from.contains(&state(now));
                 fits.then_some(now & PINS | compose(to, of))
             })
             .is_ok()
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 }
 
@@ -197,6 +284,7 @@ fn state(word: u64) -> State {
         3 => State::Live,
         4 => State::Draining,
         5 => State::Wiping,
+        6 => State::Leaving,
         _ => State::Dead,
     }
 }
@@ -205,62 +293,18 @@ fn generation(word: u64) -> u32 {
     u32::try_from((word & GENERATIONS) >> 32).expect("29 bits")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot() -> SlotControl {
-        let slot = SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
+impl SlotControl {
+    /// Makes a record that no arena has.
+    #[cfg(test)]
+    pub(super) fn alone() -> Self {
+        let slot = Self::dead();
         slot.init();
         slot
     }
 
-    #[test]
-    fn a_slot_goes_round_and_every_key_in_it_has_its_own_generation() {
-        let slot = slot();
-        let first = slot.claim(7).unwrap();
-        assert!(!slot.pin(first), "claimed slots are not readable");
-        slot.publish(first);
-        assert!(slot.pin(first));
-        assert!(!slot.take_unread(first), "a pinned slot is not demoted");
-        assert!(slot.is_intact(first));
-        slot.unpin();
-        assert!(!slot.take_unread(first + 1), "nor is another key than the one meant");
-        assert!(slot.take_unread(first));
-        slot.free();
-        let second = slot.claim(8).unwrap();
-        assert_eq!((second, slot.owner(), slot.pins()), (first + 1, 8, 0));
-        slot.publish(second);
-        assert!(!slot.begin_wipe(first), "a stale wiper does not touch another key");
-        slot.drain(first);
-        assert_eq!(slot.state(), State::Live);
-        assert!(!slot.pin(first), "a stale reference does not read another key");
-        assert_eq!(slot.pins(), 0);
-    }
-
-    #[test]
-    fn readers_finish_while_draining_and_notice_a_forced_wipe() {
-        let slot = slot();
-        let generation = slot.claim(1).unwrap();
-        slot.publish(generation);
-        assert!(slot.pin(generation));
-        slot.drain(generation);
-        assert!(!slot.pin(generation), "no new readers");
-        assert!(slot.is_intact(generation), "the old one may finish");
-        assert!(slot.begin_wipe(generation));
-        assert!(!slot.is_intact(generation));
-        slot.free();
-        assert_eq!(slot.pins(), 1, "the straggler's pin survives the wipe");
-        assert!(slot.claim(1).is_none(), "and keeps the slot from the next key");
-        slot.unpin();
-        assert_eq!(slot.claim(1), Some(generation + 1));
-    }
-
-    #[test]
-    fn a_zeroed_word_is_dead() {
-        let slot = SlotControl { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) };
-        assert_eq!(slot.state(), State::Dead);
-        assert!(!slot.pin(0));
-        assert!(slot.claim(1).is_none());
+    /// Makes a record as a forked child finds it.
+    #[cfg(test)]
+    pub(super) fn dead() -> Self {
+        Self { word: AtomicU64::new(0), touched: AtomicU32::new(0), owner: AtomicU32::new(0) }
     }
 }

@@ -110,15 +110,23 @@ impl Drop for Keystream {
     }
 }
 
-/// The bytes of one slot.
+/// Bytes of a canary.
+pub(super) const CANARY: usize = 16;
+
+/// The bytes of one slot, and behind them its canary.
 #[repr(C, align(64))]
 pub(super) struct SlotBytes {
     state: MaybeUninit<KeyState>,
     /// The plain key while it is imported, sealed or lent; zero at all other times.
     pub(super) key: [u8; 32],
+    /// Changes only when something writes past the end of the slot.
+    pub(super) canary: u128,
 }
 
 impl SlotBytes {
+    /// How many of a slot's bytes are secret: all before the canary.
+    pub(super) const SECRET: usize = std::mem::offset_of!(Self, canary);
+
     /// Expands the plain key in place and wipes it.
     pub(super) fn expand(&mut self) {
         self.expand_leaving_traces();
@@ -149,7 +157,7 @@ impl SlotBytes {
     /// compute from it.
     #[expect(unsafe_code, reason = "a wipe by force has no exclusive reference")]
     pub(super) unsafe fn wipe(at: *mut Self) {
-        let bytes = ptr::slice_from_raw_parts_mut(at.cast::<u8>(), size_of::<Self>());
+        let bytes = ptr::slice_from_raw_parts_mut(at.cast::<u8>(), Self::SECRET);
         // SAFETY: the slot is mapped, says the caller, and plain bytes; nothing in it needs its destructor.
         unsafe { (*bytes).zeroize() };
     }

@@ -3,15 +3,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::arena::{Arena, ArenaSettings};
+use super::arena::Arena;
 use super::state::SlotBytes;
-use super::{LockedKey, MemoryError, Vault};
+use super::{ArenaSettings, LockedKey, MemoryError, OnDamage, Vault};
 use crate::error::{Error, RandomError};
+
+mod slot;
 
 const NO_TIME: Duration = Duration::ZERO;
 
 fn arena(slots: usize) -> Arc<Arena> {
-    let settings = ArenaSettings { bytes: (slots + 4) * size_of::<SlotBytes>(), scratch_slots: 4 };
+    let bytes = (slots + 4 + 1) * size_of::<SlotBytes>();
+    let settings = ArenaSettings { bytes, scratch_slots: 4, on_damage: OnDamage::Error, ..ArenaSettings::default() };
     Arc::new(Arena::map(&settings).unwrap())
 }
 
@@ -292,7 +295,7 @@ fn a_failing_generator_makes_no_key() {
 
 #[test]
 fn an_arena_that_does_not_fit_the_limit_shrinks_or_says_what_it_needs() {
-    let settings = ArenaSettings { bytes: 1 << 20, scratch_slots: 1000 };
+    let settings = ArenaSettings { bytes: 1 << 20, scratch_slots: 1000, ..ArenaSettings::default() };
     let arena = Arena::map(&settings).unwrap();
     let status = arena.status();
     assert!(status.slots >= 8 && status.scratch_slots < status.slots, "{status:?}");

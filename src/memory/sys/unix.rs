@@ -1,0 +1,68 @@
+//! What all Unix systems share: limits, core files, and the handler that runs in a forked child.
+
+use std::io;
+
+use super::check;
+
+/// Returns a resource limit, soft and hard.
+#[expect(unsafe_code, reason = "getrlimit")]
+fn limit(resource: Resource) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes one `rlimit`, which is borrowed for the call.
+    check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    Ok(limit)
+}
+
+/// Sets a resource limit.
+#[expect(unsafe_code, reason = "setrlimit")]
+fn set_limit(resource: Resource, limit: &libc::rlimit) -> io::Result<()> {
+    // SAFETY: reads one `rlimit`, which is borrowed for the call.
+    check(unsafe { libc::setrlimit(resource, std::ptr::from_ref(limit)) })
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// Returns soft and hard RLIMIT_MEMLOCK in bytes; `u64::MAX` is no limit.
+#[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
+pub(in super::super) fn lock_limits() -> (u64, u64) {
+    let bytes = |value: libc::rlim_t| if value == libc::RLIM_INFINITY { u64::MAX } else { u64::from(value) };
+    limit(libc::RLIMIT_MEMLOCK).map_or((u64::MAX, u64::MAX), |limit| (bytes(limit.rlim_cur), bytes(limit.rlim_max)))
+}
+
+/// Raises the soft RLIMIT_MEMLOCK to the hard one, as any process may.
+#[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
+pub(in super::super) fn raise_lock_limit() -> io::Result<()> {
+    let mut raised = limit(libc::RLIMIT_MEMLOCK)?;
+    raised.rlim_cur = raised.rlim_max;
+    set_limit(libc::RLIMIT_MEMLOCK, &raised)
+}
+
+/// Sets RLIMIT_CORE to 0, so that no core file is written; a core pattern that pipes to a program ignores it, core(5).
+pub(in super::super) fn forbid_core_files() -> io::Result<()> {
+    set_limit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 })
+}
+
+/// Tells whether RLIMIT_CORE is 0.
+pub(in super::super) fn core_files_are_forbidden() -> io::Result<bool> {
+    Ok(limit(libc::RLIMIT_CORE)?.rlim_cur == 0)
+}
+
+/// Has `in_child` run in every child that fork(3) makes, before anything else does.
+#[expect(unsafe_code, reason = "pthread_atfork")]
+pub(in super::super) fn at_fork(in_child: unsafe extern "C" fn()) -> io::Result<()> {
+    // SAFETY: the handler is a function of this program, and such live as long as the process.
+    match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Ends the process at once, without running anything else of it.
+#[expect(unsafe_code, reason = "_exit")]
+pub(in super::super) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
