@@ -2,9 +2,7 @@
 
 use std::cell::RefCell;
 
-use zeroize::Zeroize;
-
-use crate::crypto::Aead;
+use crate::crypto::{Aead, AeadError};
 use crate::error::Error;
 use crate::ids::KeyMeta;
 use crate::memory::{LockedKey, RandomFill, SealedKey, WRAPPED_KEY};
@@ -65,10 +63,9 @@ impl Envelope {
 
     /// Decrypts `record` under the intermediate key that it names.
     pub(crate) fn open(&self, parent: &LockedKey, record: &DataRowRecord) -> Result<Vec<u8>, Error> {
-        let key = self.open_key(parent, record.encrypted_key())?;
         let size = record.data().len().checked_sub(self.aead.overhead()).ok_or(Error::Undecryptable)?;
         let mut payload = vec![0; size];
-        self.aead.open(&key.0, record.data(), &mut payload).map_err(|_| Error::Undecryptable)?;
+        self.with_key(parent, record.encrypted_key(), |aead, key| aead.open(key, record.data(), &mut payload))?;
         Ok(payload)
     }
 
@@ -78,38 +75,36 @@ impl Envelope {
         decode_base64_into("Key", record.encrypted_key, &mut encrypted_key)?;
         let mut data = Vec::new();
         decode_base64_into("Data", record.data, &mut data)?;
-        let key = self.open_key(parent, &encrypted_key)?;
         let size = data.len().checked_sub(self.aead.overhead()).ok_or(Error::Undecryptable)?;
-        self.aead.open_in_place(&key.0, &mut data).map_err(|_| Error::Undecryptable)?;
+        self.with_key(parent, &encrypted_key, |aead, key| aead.open_in_place(key, &mut data))?;
         data.truncate(size);
         Ok(data)
     }
 
     fn seal_into(&self, parent: &LockedKey, payload: &[u8], data: &mut [u8]) -> Result<SealedKey, Error> {
-        // One draw for the data row key and both nonces.
-        let mut random = Wiped([0; 56]);
-        (self.random)(&mut random.0)?;
-        let (key, nonces) = random.0.split_first_chunk::<32>().expect("56 bytes");
-        let (payload_nonce, nonces) = nonces.split_first_chunk::<12>().expect("24 bytes left");
-        let key_nonce = nonces.first_chunk::<12>().expect("12 bytes left");
-        let wrapped = parent.using(|state| state.wrap(key, key_nonce, &[]))?;
-        self.aead.seal(key, payload_nonce, payload, data).map_err(|_| Error::Unencryptable)?;
-        Ok(wrapped)
+        parent.with_place(|key| {
+            (self.random)(key)?;
+            let mut nonces = [0; 24];
+            (self.random)(&mut nonces)?;
+            let (payload_nonce, rest) = nonces.split_first_chunk::<12>().expect("24 bytes");
+            let key_nonce = rest.first_chunk::<12>().expect("12 bytes are left");
+            let wrapped = parent.using(|lease| lease.wrap(key, key_nonce, &[]))?;
+            self.aead.seal(key, payload_nonce, payload, data).map_err(|_| Error::Unencryptable)?;
+            Ok(wrapped)
+        })?
     }
 
-    fn open_key(&self, parent: &LockedKey, encrypted: &[u8]) -> Result<Wiped<32>, Error> {
+    /// Lends the record's data row key to `work`.
+    fn with_key<R>(
+        &self,
+        parent: &LockedKey,
+        encrypted: &[u8],
+        work: impl FnOnce(&dyn Aead, &[u8; 32]) -> Result<R, AeadError>,
+    ) -> Result<R, Error> {
         let sealed: &SealedKey = encrypted.try_into().map_err(|_| Error::Undecryptable)?;
-        let mut key = Wiped([0; 32]);
-        parent.using(|state| state.unwrap(sealed, &[], &mut key.0))?.map_err(|_| Error::Undecryptable)?;
-        Ok(key)
-    }
-}
-
-/// Secret bytes on the stack, wiped when dropped; as a slice, which is wiped at once and not byte by byte.
-struct Wiped<const N: usize>([u8; N]);
-
-impl<const N: usize> Drop for Wiped<N> {
-    fn drop(&mut self) {
-        self.0.as_mut_slice().zeroize();
+        parent.with_place(|key| {
+            parent.using(|lease| lease.unwrap(sealed, &[], key))?.map_err(|_| Error::Undecryptable)?;
+            work(&*self.aead, key).map_err(|_| Error::Undecryptable)
+        })?
     }
 }

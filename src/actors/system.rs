@@ -160,7 +160,7 @@ impl Drop for System {
 /// does not keep the guard from wiping.
 fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
     let Parts { metastore, kms, realm, policy, clock, random, timeouts } = parts;
-    let vault = match Vault::open(Arc::clone(&random)) {
+    let vault = match Vault::with_random(Arc::clone(&random)) {
         Ok(vault) => vault,
         Err(error) => {
             // Whoever asked may be gone.

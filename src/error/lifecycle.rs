@@ -112,6 +112,12 @@ pub enum MemoryError {
     /// Something wrote over a sealed copy in ordinary memory; all secret memory was wiped.
     #[error("a sealed key was overwritten; secret memory was wiped")]
     DamagedCopy,
+    /// A wrapped key is not what its parent wrapped.
+    #[error("the wrapped key is not authentic")]
+    NotAuthentic,
+    /// The random number generator failed.
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// A secret of no bytes was asked for.
     #[error("a secret has at least one byte")]
     Empty,

@@ -132,6 +132,7 @@ impl From<MemoryError> for Error {
     fn from(source: MemoryError) -> Self {
         match source {
             MemoryError::Closed => Self::Closed,
+            MemoryError::Random(error) => Self::Random(error),
             other => Self::Memory(other),
         }
     }

@@ -100,10 +100,7 @@ impl Arena {
             owners: AtomicU32::new(1),
             counters: Counters::default(),
         };
-        arena.place_canaries().map_err(|error| MemoryError::System {
-            operation: "making the canaries of secret memory",
-            source: Arc::new(std::io::Error::other(error)),
-        })?;
+        arena.place_canaries()?;
         tracing::info!(
             backend = arena.backend.name(),
             locked_bytes = arena.data.size(),

@@ -48,8 +48,13 @@ impl ClaimedSlot {
         let index = u32::try_from(self.index).expect("2^32 slots exceed any memory");
         let slot = SlotRef { index, generation: self.generation };
         // A wipe of everything that did not see the key here is seen here.
-        self.arena.check_after().inspect_err(|_| drop(self.arena.wipe_now(slot)))?;
-        Ok(slot)
+        match self.arena.check_after() {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                self.arena.wipe_now(slot);
+                Err(error)
+            }
+        }
     }
 }
 

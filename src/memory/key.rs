@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::lease::Lease;
 use super::sealing::SealedCopy;
 use super::slot::{Pinned, SlotRef};
-use super::state::KeyState;
+use super::state::SealedKey;
+
 use super::vault::VaultCore;
 use super::worker;
 use crate::error::MemoryError;
 
-/// A system or intermediate key. Its slot, if it has one, is wiped when the last reference is dropped.
-pub(crate) struct LockedKey {
+/// A key of a [`Vault`](super::Vault). Its slot, if it has one, is wiped when the last reference is dropped.
+pub struct LockedKey {
     core: Arc<VaultCore>,
     copy: ArcSwap<SealedCopy>,
     label: Box<[u8]>,
@@ -33,16 +35,16 @@ impl LockedKey {
         Self { core, copy: ArcSwap::from_pointee(copy), label, slot, used_cold: AtomicBool::new(false) }
     }
 
-    /// Pins the key, lends its state to `work`, and returns the result only if the key was not wiped meanwhile.
+    /// Pins the key, lends it to `work`, and returns the result only if the key was not wiped meanwhile.
     ///
-    /// Costs some 10 ns for a resident key, some 300 ns for any other. `work` is synchronous, so a pin never outlives a
-    /// poll.
+    /// Costs some 10 ns for a resident key, some 300 ns for any other; sends no message, takes no lock, calls no system.
+    /// `work` is synchronous, so a pin never outlives a poll.
     ///
     /// # Errors
     /// [`MemoryError::Closed`] once the vault closes, [`MemoryError::Forked`] in a forked child,
     /// [`MemoryError::Exhausted`] when the key is not resident and all scratch slots are in use.
     #[inline]
-    pub(crate) fn using<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
+    pub fn using<R>(&self, work: impl FnOnce(&Lease<'_>) -> R) -> Result<R, MemoryError> {
         let hint = self.slot.load(Ordering::Acquire);
         let Some(slot) = SlotRef::unpack(hint) else { return self.using_cold(work) };
         let pin = match self.core.arena.pin(slot) {
@@ -55,8 +57,16 @@ impl LockedKey {
                 return self.using_cold(work);
             }
         };
-        let result = work(pin.state());
+        let result = work(&Lease::new(pin.state()));
         if pin.is_intact() { Ok(result) } else { Err(self.gone()) }
+    }
+
+    /// Wraps `key` under this one, in the format's own layout, with a `nonce` that was never used with it.
+    ///
+    /// # Errors
+    /// As for [`using`](Self::using).
+    pub fn wrap(&self, key: &Self, nonce: &[u8; 12]) -> Result<SealedKey, MemoryError> {
+        key.with_bytes(|bytes| self.using(|lease| lease.wrap(bytes, nonce, &[])))?
     }
 
     /// Lends the plain 32 bytes to `work`, out of a scratch slot.
@@ -135,11 +145,11 @@ impl LockedKey {
     }
 
     #[cold]
-    fn using_cold<R>(&self, work: impl FnOnce(&KeyState) -> R) -> Result<R, MemoryError> {
+    fn using_cold<R>(&self, work: impl FnOnce(&Lease<'_>) -> R) -> Result<R, MemoryError> {
         self.core.check()?;
         let mut scratch = self.core.arena.scratch(self.core.owner)?;
         self.unseal_into(&mut scratch.bytes().key)?;
-        let result = work(scratch.expand());
+        let result = work(&Lease::new(scratch.expand()));
         self.used_cold.store(true, Ordering::Relaxed);
         self.core.check_after()?;
         Ok(result)

@@ -12,7 +12,7 @@
 //!   hands; `state.rs` is what stands in them. `settings.rs` is what the arena is told and tells.
 //! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
 //! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
-//!   compute with.
+//!   compute with, through a `lease.rs`.
 
 mod arena;
 mod atomics;
@@ -20,6 +20,7 @@ mod backend;
 mod claimed;
 mod control;
 mod key;
+mod lease;
 mod pages;
 mod process;
 mod readers;
@@ -36,13 +37,15 @@ mod worker;
 
 pub use crate::error::MemoryError;
 pub use backend::{Backend, MemoryPolicy, Protection};
-pub(crate) use key::LockedKey;
+pub use key::LockedKey;
+pub use lease::Lease;
 pub use pages::{Access, Limits, Pages, disable_core_dumps, limits};
 pub use settings::{ArenaSettings, ArenaStatus, OnDamage};
-pub(crate) use state::{SealedKey, WRAPPED_KEY};
-pub(crate) use worker::draw;
-pub(crate) use vault::{MasterKey, RandomFill, Reservation, Vault, WipeReport};
+pub use state::{NotAuthentic, SealedKey, WRAPPED_KEY};
+pub(crate) use vault::{MasterKey, RandomFill, Reservation};
+pub use vault::{Vault, WipeReport};
 pub use wipe::{Wiped, purge};
+pub(crate) use worker::system_random;
 
 /// Maps the process's arena with `settings`, unless it is mapped already.
 ///

@@ -113,7 +113,7 @@ impl Sealing {
         let to = books.keys.len().min(from + steps);
         for index in from..to {
             if let Some(key) = books.keys[index].upgrade().filter(|key| key.copy().under == old) {
-                let nonce = nonce(random).map_err(no_random("renewing a sealed key"))?;
+                let nonce = nonce(random)?;
                 let mut scratch = arena.scratch(owner)?;
                 key.copy().open(arena, key.label(), &mut scratch.bytes().key)?;
                 key.set_copy(self.seal(arena, &scratch.bytes().key, nonce, key.label())?);
@@ -171,7 +171,7 @@ fn with<R>(arena: &Arena, slot: SlotRef, work: impl FnOnce(&KeyState) -> R) -> R
 fn new_key(arena: &Arc<Arena>, owner: u32, random: &RandomFill) -> Result<SlotRef, MemoryError> {
     arena.check()?;
     let mut slot = arena.claim(owner | MUST_STAY).ok_or(MemoryError::Full { slots: arena.status().slots })?;
-    random(&mut slot.bytes().key).map_err(no_random("making a sealing key"))?;
+    random(&mut slot.bytes().key)?;
     slot.publish()
 }
 
@@ -179,8 +179,4 @@ pub(super) fn nonce(random: &RandomFill) -> Result<[u8; NONCE], RandomError> {
     let mut nonce = [0; NONCE];
     random(&mut nonce)?;
     Ok(nonce)
-}
-
-fn no_random(operation: &'static str) -> impl Fn(RandomError) -> MemoryError {
-    move |error| MemoryError::System { operation, source: Arc::new(std::io::Error::other(error)) }
 }

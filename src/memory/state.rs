@@ -10,25 +10,34 @@ use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use zeroize::{Zeroize, zeroize_stack};
 
+use crate::error::MemoryError;
+
 /// Bytes of a wrapped 32-byte key: ciphertext, 16-byte tag, 12-byte nonce.
-pub(crate) const WRAPPED_KEY: usize = 60;
+pub const WRAPPED_KEY: usize = 60;
 
 /// A key under another key, in the layout that records and key rows use.
-pub(crate) type SealedKey = [u8; WRAPPED_KEY];
+pub type SealedKey = [u8; WRAPPED_KEY];
 
 /// Stack that expanding a key may have left round keys on.
 const EXPANSION_STACK: usize = 8 * 1024;
 
 /// The authentication of a wrapped key failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotAuthentic;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the wrapped key is not authentic")]
+pub struct NotAuthentic;
 
-/// An expanded key, in place.
+impl From<NotAuthentic> for MemoryError {
+    fn from(_: NotAuthentic) -> Self {
+        Self::NotAuthentic
+    }
+}
+
+/// An expanded key, in place: what a holder computes with.
 ///
 /// Wraps 32-byte keys by AES-256-GCM (NIST SP 800-38D) with a 96-bit nonce, composed here from the block cipher and the
 /// hash of the crate `aes-gcm`: the sizes are known, so the three cipher blocks that it takes are computed in one call,
 /// where the general routine makes three. A test holds every wrap against that routine.
-pub(crate) struct KeyState {
+pub(super) struct KeyState {
     cipher: Aes256,
     hash: GHash,
 }
@@ -44,7 +53,7 @@ impl KeyState {
     }
 
     /// Wraps `key` under this key with a fresh `nonce`, authenticating `context` (empty in the format's own wraps).
-    pub(crate) fn wrap(&self, key: &[u8; 32], nonce: &[u8; 12], context: &[u8]) -> SealedKey {
+    pub(super) fn wrap(&self, key: &[u8; 32], nonce: &[u8; 12], context: &[u8]) -> SealedKey {
         let keystream = self.keystream(nonce);
         let mut sealed = [0; WRAPPED_KEY];
         keystream.apply(key, &mut sealed[..32]);
@@ -55,7 +64,7 @@ impl KeyState {
     }
 
     /// Unwraps `sealed` into `key`, which is untouched on failure.
-    pub(crate) fn unwrap(&self, sealed: &SealedKey, context: &[u8], key: &mut [u8; 32]) -> Result<(), NotAuthentic> {
+    pub(super) fn unwrap(&self, sealed: &SealedKey, context: &[u8], key: &mut [u8; 32]) -> Result<(), NotAuthentic> {
         let (ciphertext, rest) = sealed.split_at(32);
         let (tag, nonce) = rest.split_at(16);
         let keystream = self.keystream(nonce.try_into().expect("12 bytes are left"));

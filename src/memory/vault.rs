@@ -14,6 +14,7 @@ use super::sealing::{Sealing, nonce};
 use super::settings::{ArenaSettings, ArenaStatus};
 use super::slot::SlotRef;
 use super::state::{KeyState, NotAuthentic, SealedKey};
+use super::worker::system_random;
 use crate::error::{MemoryError, RandomError};
 
 /// Fills a buffer with random bytes fit for keys, or fails and leaves it unfit.
@@ -21,11 +22,12 @@ pub(crate) type RandomFill = Arc<dyn Fn(&mut [u8]) -> Result<(), RandomError> + 
 
 /// What closing a vault did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WipeReport {
+#[non_exhaustive]
+pub struct WipeReport {
     /// Keys that were resident and are zeroed now.
-    pub(crate) wiped: usize,
+    pub wiped: usize,
     /// Operations that were still computing when the time to drain was over; their output is discarded.
-    pub(crate) forced: usize,
+    pub forced: usize,
 }
 
 /// What a vault and its keys share.
@@ -56,16 +58,89 @@ impl VaultCore {
     }
 }
 
-/// The keys of one session factory; the guard actor owns it.
+impl Drop for VaultCore {
+    fn drop(&mut self) {
+        self.arena.wipe_owner(self.owner);
+    }
+}
+
+/// Keys that are sealed under one key and closed together, in the process's arena.
+///
+/// Cloning shares it. A key is 32 bytes in a slot of locked memory, expanded and ready for use, and sealed in ordinary memory
+/// when other keys need the slot more. Wiped when the last handle and the last key are dropped; [`close`](Self::close) does
+/// not wait for that.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use keyward::memory::{ArenaSettings, Vault};
+///
+/// let vault = Vault::open(&ArenaSettings::default())?;
+/// let mut outside = [7; 32];
+/// let (parent, child) = (vault.import(b"parent", &mut outside)?, vault.generate(b"child")?);
+/// assert_eq!(outside, [0; 32], "wiped at its source");
+/// let wrapped = parent.wrap(&child, &[1; 12])?;
+/// let again = vault.unwrap(b"child", &parent, &wrapped)?;
+/// vault.close(Duration::from_millis(10));
+/// assert!(again.using(|_| ()).is_err());
+/// # Ok::<(), keyward::MemoryError>(())
+/// ```
 #[derive(Clone)]
-pub(crate) struct Vault {
+pub struct Vault {
     core: Arc<VaultCore>,
 }
 
 impl Vault {
-    /// Makes a sealing key in the process's arena, which is mapped if it was not.
-    pub(crate) fn open(random: RandomFill) -> Result<Self, MemoryError> {
+    /// Makes a vault in the process's arena, which is mapped with `settings` if it was not.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when locked memory is not to be had, or is full of keys that must stay.
+    pub fn open(settings: &ArenaSettings) -> Result<Self, MemoryError> {
+        Self::open_in(Arena::shared(settings)?, system_random())
+    }
+
+    /// As [`open`](Self::open), with the generator of a session factory.
+    pub(crate) fn with_random(random: RandomFill) -> Result<Self, MemoryError> {
         Self::open_in(Arena::shared(&ArenaSettings::default())?, random)
+    }
+
+    /// Makes a random key; `label` is what it is called, for the sealed copy.
+    ///
+    /// # Errors
+    /// [`MemoryError::Closed`], [`MemoryError::Forked`], [`MemoryError::Exhausted`] when there is neither a slot nor scratch,
+    /// [`MemoryError::Random`] when the generator fails.
+    pub fn generate(&self, label: &[u8]) -> Result<Arc<LockedKey>, MemoryError> {
+        self.reserve()?.generate(label)
+    }
+
+    /// Takes a key from outside and wipes it there, also on failure.
+    ///
+    /// # Errors
+    /// As for [`generate`](Self::generate).
+    pub fn import(&self, label: &[u8], outside: &mut [u8; 32]) -> Result<Arc<LockedKey>, MemoryError> {
+        let imported = self.reserve().and_then(|place| {
+            place.fill::<MemoryError>(label, |key| {
+                key.copy_from_slice(outside);
+                Ok(())
+            })
+        });
+        outside.zeroize();
+        imported
+    }
+
+    /// Takes a key that is wrapped under `parent`, in the format's own layout; it never leaves locked memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotAuthentic`], and as for [`generate`](Self::generate).
+    pub fn unwrap(&self, label: &[u8], parent: &LockedKey, wrapped: &SealedKey) -> Result<Arc<LockedKey>, MemoryError> {
+        self.reserve()?.fill(label, |key| Ok(parent.using(|lease| lease.unwrap(wrapped, &[], key))??))
+    }
+
+    /// Wipes everything, after at most `drain` for uses under way; blocks the thread meanwhile.
+    ///
+    /// Uses that last longer end in [`MemoryError::Closed`], their output discarded. Idempotent.
+    pub fn close(&self, drain: Duration) -> WipeReport {
+        self.close_now(drain)
     }
 
     pub(super) fn open_in(arena: Arc<Arena>, random: RandomFill) -> Result<Self, MemoryError> {
@@ -83,7 +158,10 @@ impl Vault {
     }
 
     /// Makes a key resident again; nothing happens when no slot can be had.
-    pub(crate) fn promote(&self, key: &LockedKey) -> Result<(), MemoryError> {
+    ///
+    /// # Errors
+    /// As for [`generate`](Self::generate).
+    pub fn promote(&self, key: &LockedKey) -> Result<(), MemoryError> {
         if key.is_resident() || self.core.is_closed() {
             return Ok(());
         }
@@ -96,14 +174,18 @@ impl Vault {
 
     /// Looks for damage, and exchanges the sealing key if that is due at `now`: `false` when there is more to do of that.
     ///
-    /// Takes some microseconds for the canaries and, during an exchange, some 300 ns for each of up to 512 keys.
-    pub(crate) fn maintain(&self, now: Instant) -> Result<bool, MemoryError> {
+    /// Takes some microseconds for the canaries and, during an exchange, some 300 ns for each of up to 512 keys. A session
+    /// factory does it by itself.
+    ///
+    /// # Errors
+    /// [`MemoryError::Damaged`] when something wrote over the arena, and as for [`generate`](Self::generate).
+    pub fn maintain(&self, now: Instant) -> Result<bool, MemoryError> {
         const STEPS: usize = 512;
         self.core.check()?;
         let VaultCore { arena, owner, sealing, random, .. } = &*self.core;
         if !sealing.is_due(arena, now) {
             arena.audit();
-            return Ok(true);
+            return arena.check().map(|()| true);
         }
         let done = sealing.exchange((arena, *owner), random, STEPS)?;
         self.wipe_if_closed();
@@ -117,11 +199,14 @@ impl Vault {
     }
 
     /// Returns how many keys of this vault exist, resident or sealed.
-    pub(crate) fn live(&self) -> usize {
+    #[must_use]
+    pub fn live(&self) -> usize {
         self.core.live.load(Ordering::Acquire)
     }
 
-    pub(crate) fn status(&self) -> ArenaStatus {
+    /// Returns what the arena is and how full it is; costs some nanoseconds a slot.
+    #[must_use]
+    pub fn status(&self) -> ArenaStatus {
         self.core.arena.status()
     }
 
@@ -184,10 +269,10 @@ impl Reservation {
         fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>,
     ) -> Result<Arc<LockedKey>, E>
     where
-        E: From<MemoryError> + From<RandomError>,
+        E: From<MemoryError>,
     {
         let Self { core, slot } = self;
-        let nonce = nonce(&core.random)?;
+        let nonce = nonce(&core.random).map_err(MemoryError::from)?;
         let resident = slot.is_some();
         let mut place = match slot {
             Some(slot) => slot,
@@ -209,10 +294,10 @@ impl Reservation {
     /// Makes a new random key.
     pub(crate) fn generate<E>(self, label: &[u8]) -> Result<Arc<LockedKey>, E>
     where
-        E: From<MemoryError> + From<RandomError>,
+        E: From<MemoryError>,
     {
         let random = Arc::clone(&self.core.random);
-        self.fill(label, |key| Ok(random(key)?))
+        self.fill(label, |key| Ok(random(key).map_err(MemoryError::from)?))
     }
 }
 

@@ -6,12 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use zeroize::Zeroize;
 
 use super::backend::{self, Acquired, Demand};
 use super::pages::Pages;
 use super::process;
+use super::vault::RandomFill;
 use super::wipe::Wipeable;
 use crate::error::{MemoryError, RandomError};
 
@@ -35,8 +37,15 @@ struct Worker {
     lent: Cell<bool>,
 }
 
+/// Returns the process's generator: the DRBG of AWS-LC (NIST SP 800-90A), seeded by the kernel, drawn from in pages.
+///
+/// Both the generator and the pages notice a fork, so parent and child never draw the same bytes.
+pub(crate) fn system_random() -> RandomFill {
+    Arc::new(|bytes: &mut [u8]| draw(bytes, |page| aws_lc_rs::rand::fill(page).map_err(|_| RandomError)))
+}
+
 /// Fills `bytes` from the thread's pool, which `generate` refills; straight from `generate` where there is no pool.
-pub(crate) fn draw(
+pub(super) fn draw(
     bytes: &mut [u8],
     generate: impl Fn(&mut [u8]) -> Result<(), RandomError>,
 ) -> Result<(), RandomError> {
@@ -228,5 +237,15 @@ mod tests {
         assert!(matches!(nested, Ok(Ok(true))));
         let again = with_place(|place| (std::ptr::from_ref(place), *place));
         assert!(matches!(again, Ok(Ok((at, [0, ..]))) if at == address), "the same place, wiped");
+    }
+
+    #[test]
+    fn draws_differ_and_fill_everything() {
+        let random = system_random();
+        let (mut first, mut second) = ([0; 64], [0; 64]);
+        random(&mut first).unwrap();
+        random(&mut second).unwrap();
+        assert_ne!(first, second);
+        assert!(first.chunks(8).all(|chunk| chunk != [0; 8]), "every part is filled");
     }
 }

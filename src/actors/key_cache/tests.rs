@@ -105,7 +105,7 @@ impl Stage {
         let store = Arc::new(CountingStore::default());
         let realm = Realm::new("svc", "prod", None, &[]).unwrap();
         let index = Arc::new(KeyIndex::default());
-        let guard = Guard::start(&arbiter, Vault::open(system_random()).unwrap());
+        let guard = Guard::start(&arbiter, Vault::with_random(system_random()).unwrap());
         let kms = StaticKms::new(b"thisIsAStaticMasterKeyForTesting").unwrap();
         let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND);
         let system = index.ring(realm.system_key());

@@ -237,7 +237,7 @@ fn a_forked_child_gets_an_error_and_never_a_key() {
 fn a_forked_child_never_draws_the_bytes_of_its_parent() {
     let draw = || {
         let mut bytes = [0; 32];
-        super::draw(&mut bytes, |page| aws_lc_rs::rand::fill(page).map_err(|_| RandomError)).unwrap();
+        super::system_random()(&mut bytes).unwrap();
         bytes
     };
     draw();
