@@ -10,6 +10,7 @@ mod factory;
 mod ids;
 pub mod kms;
 pub mod memory;
+mod metrics;
 mod policy;
 mod record;
 mod session;

@@ -24,7 +24,7 @@ macro_rules! patiently {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_times_more_partitions_than_slots_work() -> TestResult {
-    let settings = ArenaSettings { bytes: 1, scratch_slots: 4 };
+    let settings = ArenaSettings { bytes: 1, scratch_slots: 4, ..ArenaSettings::default() };
     let arena = init(&settings)?;
     assert!(arena.slots <= 64, "{} slots", arena.slots);
     let world = World::new().await?;

@@ -1,9 +1,9 @@
 //! The guard of secret memory: hands out places, makes keys resident, wipes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message, ResponseFuture};
 
 use super::Mailbox;
 use crate::error::{Error, MemoryError};
@@ -14,6 +14,9 @@ const CAPACITY: usize = 256;
 
 /// How often a closing guard looks whether the last operation has ended.
 const DRAIN_POLL: Duration = Duration::from_micros(200);
+
+/// How soon the guard goes on with maintenance that it does in parts, so that others have their turn in between.
+const NEXT_PART: Duration = Duration::from_millis(1);
 
 /// The handle of the guard.
 #[derive(Clone)]
@@ -83,13 +86,35 @@ impl Message for Close {
     type Result = WipeReport;
 }
 
-/// Serialises everything that changes which key stands in which slot.
+/// Serialises everything that changes which key stands in which slot, and looks after the arena between messages.
 struct GuardActor {
     vault: Vault,
 }
 
 impl Actor for GuardActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_later(self.vault.maintenance_interval(), Self::maintain);
+    }
+}
+
+impl GuardActor {
+    /// Audits the arena, exchanges the sealing key when it is due, and publishes the numbers.
+    fn maintain(&mut self, context: &mut Context<Self>) {
+        self.vault.status().publish();
+        let next = match self.vault.maintain(Instant::now()) {
+            Ok(true) => self.vault.maintenance_interval(),
+            Ok(false) => NEXT_PART,
+            // Closed, or wiped with everything else.
+            Err(MemoryError::Closed | MemoryError::Damaged { .. } | MemoryError::DamagedCopy) => return,
+            Err(error) => {
+                tracing::warn!(%error, "secret memory could not be maintained; it is tried again");
+                self.vault.maintenance_interval()
+            }
+        };
+        context.run_later(next, Self::maintain);
+    }
 }
 
 impl Handler<Reserve> for GuardActor {

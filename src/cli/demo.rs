@@ -23,6 +23,9 @@ const README: &str = "README.md";
 const BUILT_IN: &str = "There is no README.md in this folder, so this sentence stands in for it.\n";
 const GREETING: &[u8] = b"a short payload";
 
+/// Columns that a line of the story takes at most.
+const LINE: usize = 98;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Plays the story and prints it when it went well to its end.
@@ -157,11 +160,18 @@ fn locked_memory(story: &mut String, status: &Status) {
     };
     let _ = writeln!(
         story,
-        "   backend {}, {} bytes (the process may lock: {limit}), {} keys in it, room for {}",
+        "   backend {}, {} bytes (it may lock: {limit}), {} keys in it, room for {}",
         memory.backend, memory.locked_bytes, status.live_keys, memory.slots,
     );
-    let active: Vec<&str> = memory.protections.iter().filter(|it| it.active).map(|it| it.name).collect();
-    let _ = writeln!(story, "   protections: {}", active.join(", "));
+    let mut line = "   protections:".to_owned();
+    for protection in memory.protections.iter().filter(|protection| protection.active) {
+        if line.len() + protection.name.len() > LINE {
+            let _ = writeln!(story, "{line}");
+            line = "    ".to_owned();
+        }
+        let _ = write!(line, " {};", protection.name);
+    }
+    let _ = writeln!(story, "{}", line.trim_end_matches(';'));
 }
 
 fn heading(story: &mut String, text: &str) {

@@ -2,5 +2,5 @@
 
 mod aead;
 
-pub use aead::{Aead, AeadError, Aes256Gcm};
 pub(crate) use crate::memory::system_random;
+pub use aead::{Aead, AeadError, Aes256Gcm};

@@ -75,6 +75,9 @@ pub enum MemoryError {
         hard: u64,
         /// Bytes that the process has locked.
         locked: u64,
+        /// How the system refused.
+        #[source]
+        source: Arc<io::Error>,
     },
     /// A system call failed.
     #[error("{operation} failed")]
@@ -124,6 +127,14 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
+    /// Returns what the system said, if this is about that.
+    pub(crate) fn cause(&self) -> Option<Arc<io::Error>> {
+        match self {
+            Self::Budget { source, .. } | Self::System { source, .. } => Some(Arc::clone(source)),
+            _ => None,
+        }
+    }
+
     /// Tells whether less memory, or a higher lock limit, would have helped: mlock(2) and memfd_secret(2) have three ways
     /// to say so, a limit of 0 among them.
     pub(crate) fn is_about_the_lock_limit(&self) -> bool {

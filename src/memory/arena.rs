@@ -53,7 +53,8 @@ pub(super) struct Counters {
     pub(super) allocated: AtomicU64,
     demotions: AtomicU64,
     exhausted: AtomicU64,
-    pub(super) forced_wipes: AtomicU64,
+    forced_wipes: AtomicU64,
+    pub(super) exchanges: AtomicU64,
     canary_failures: AtomicU64,
 }
 
@@ -277,11 +278,16 @@ impl Arena {
             in_use += usize::from(occupied || control.state() == State::Claimed);
             hot += usize::from(occupied && control.owner() & MUST_STAY == 0);
         }
-        let Counters { keys, allocated, demotions, exhausted, forced_wipes, canary_failures } = &self.counters;
+        let Counters { keys, allocated, demotions, exhausted, forced_wipes, exchanges, canary_failures } =
+            &self.counters;
         ArenaStatus {
             backend: self.backend,
             policy: self.settings.policy,
-            locked_bytes: if self.data.is_locked() { self.data.size() * if self.view.is_some() { 2 } else { 1 } } else { 0 },
+            locked_bytes: if self.data.is_locked() {
+                self.data.size() * if self.view.is_some() { 2 } else { 1 }
+            } else {
+                0
+            },
             soft_limit: limits.soft,
             hard_limit: limits.hard,
             slots: self.slots,
@@ -293,6 +299,7 @@ impl Arena {
             demotions: count(demotions),
             exhausted: count(exhausted),
             forced_wipes: count(forced_wipes),
+            exchanges: count(exchanges),
             canary_failures: count(canary_failures),
             protections: self.protections.clone(),
         }
@@ -424,16 +431,15 @@ fn acquire(settings: &ArenaSettings) -> Result<Acquired, MemoryError> {
             continue;
         }
         if bytes <= least {
-            let limits = pages::limits();
-            let needed = (least * views) as u64;
-            break MemoryError::Budget { needed, soft: limits.soft, hard: limits.hard, locked: limits.locked };
+            break pages::over_budget(least * views, error);
         }
         bytes = (bytes / 2).min(budget(settings) / views).max(least) / page * page;
     };
-    if settings.policy == MemoryPolicy::Relaxed {
+    let may_be_unlocked = settings.require.is_none_or(|backend| backend == Backend::Unlocked);
+    if settings.policy == MemoryPolicy::Relaxed && may_be_unlocked {
         tracing::warn!(error = %refused, "secret memory is not locked");
         let bytes = settings.bytes.max(least);
-        return backend::acquire(bytes, Demand { may_be_unlocked: true, ..demand });
+        return backend::acquire(bytes, Demand { may_be_unlocked, ..demand });
     }
     Err(refused)
 }

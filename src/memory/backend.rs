@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::pages::Pages;
+use super::pages::{Pages, system};
 use super::sys;
 use crate::error::MemoryError;
 
@@ -17,7 +17,7 @@ pub enum Backend {
     MemfdSecret,
     /// Memory that is locked against swapping: mlock(2) or its like.
     Mlock,
-    /// Ordinary memory, which may be written to swap; under [`MemoryPolicy::Relaxed`] alone.
+    /// Ordinary memory, which may be written to swap; under [`MemoryPolicy::Relaxed`] alone. Requiring it does without locks.
     Unlocked,
 }
 
@@ -88,7 +88,7 @@ impl Protection {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Demand {
     pub(super) policy: MemoryPolicy,
-    /// Nothing less will do.
+    /// Nothing else will do.
     pub(super) require: Option<Backend>,
     /// Readers get a second mapping that cannot be written.
     pub(super) read_only_view: bool,
@@ -113,24 +113,27 @@ const NOT_DUMPED: &str = "excluded from core dumps";
 const FORKED: &str = "absent in forked children";
 const VIEW: &str = "read-only for readers";
 
-/// Maps memory for secrets, of the best kind that is to be had.
+/// Maps memory for secrets, of the best kind that is to be had, or of the kind that is required.
 pub(super) fn acquire(bytes: usize, demand: Demand) -> Result<Acquired, MemoryError> {
-    let hidden = match hidden(bytes, demand) {
-        Ok(acquired) => return Ok(acquired),
-        Err(error) => error,
+    let why_not_hidden = match demand.require {
+        Some(Backend::Mlock | Backend::Unlocked) => None,
+        _ => match hidden(bytes, demand) {
+            Ok(acquired) => return Ok(acquired),
+            Err(error) if demand.require.is_some() => return Err(error),
+            Err(error) => Some(error),
+        },
     };
-    if demand.require == Some(Backend::MemfdSecret) {
-        return Err(hidden);
+    if let Some(error) = &why_not_hidden {
+        tracing::debug!(%error, "memfd_secret is not to be had");
     }
-    tracing::debug!(error = %hidden, "memfd_secret is not to be had");
-    locked(bytes, demand, &hidden)
+    locked(bytes, demand, why_not_hidden)
 }
 
 /// Of the pages that are asked for, a second time the size with a view.
 #[cfg(target_os = "linux")]
 fn hidden(bytes: usize, demand: Demand) -> Result<Acquired, MemoryError> {
     let mut pages = Pages::reserve(bytes)?;
-    let file = sys::secret_file(pages.size()).map_err(super::pages::system("memfd_secret"))?;
+    let file = sys::secret_file(pages.size()).map_err(system("memfd_secret"))?;
     pages.back_by_secret(&file, sys::Access::ReadWrite)?;
     let mut protections = vec![
         Protection::active(HIDDEN),
@@ -155,34 +158,33 @@ fn hidden(bytes: usize, demand: Demand) -> Result<Acquired, MemoryError> {
 
 #[cfg(not(target_os = "linux"))]
 fn hidden(_: usize, _: Demand) -> Result<Acquired, MemoryError> {
-    Err(super::pages::system("memfd_secret")(io::ErrorKind::Unsupported.into()))
+    Err(system("memfd_secret")(io::ErrorKind::Unsupported.into()))
 }
 
-fn locked(bytes: usize, demand: Demand, hidden: &MemoryError) -> Result<Acquired, MemoryError> {
+fn locked(bytes: usize, demand: Demand, why_not_hidden: Option<MemoryError>) -> Result<Acquired, MemoryError> {
     let mut pages = Pages::allocate(bytes)?;
-    let cause = |error: &MemoryError| match error {
-        MemoryError::System { source, .. } => Some(Arc::clone(source)),
-        _ => None,
-    };
-    let absent = |name| Protection { name, active: false, cause: cause(hidden), required: false };
+    let why_not_hidden = why_not_hidden.and_then(|error| error.cause());
+    let absent = |name| Protection { name, active: false, cause: why_not_hidden.clone(), required: false };
     let mut protections = vec![absent(HIDDEN), absent(ZEROED), Protection::active(GUARDS)];
-    let backend = match pages.lock() {
+    let locking = match demand.require {
+        Some(Backend::Unlocked) => Err(system("mlock of secret memory")(io::ErrorKind::Unsupported.into())),
+        _ => pages.lock(),
+    };
+    let backend = match locking.map_err(|error| (error.cause(), error)) {
         Ok(()) => {
             protections.push(Protection::active(LOCKED));
             Backend::Mlock
         }
-        Err(error) if demand.may_be_unlocked && demand.require.is_none() => {
-            let cause = cause(&error).unwrap_or_else(|| Arc::new(io::Error::other(error.to_string())));
+        Err((Some(cause), _)) if demand.may_be_unlocked => {
             protections.push(Protection::missing(LOCKED, cause));
             Backend::Unlocked
         }
-        Err(error) => return Err(error),
+        Err((_, error)) => return Err(error),
     };
     settle(&mut protections, NOT_DUMPED, demand.policy, pages.exclude_from_dumps())?;
     settle(&mut protections, FORKED, demand.policy, pages.clear_on_fork())?;
     if demand.read_only_view {
-        let cause = Arc::new(io::Error::from(io::ErrorKind::Unsupported));
-        let refused = MemoryError::System { operation: "a read-only view without memfd_secret", source: cause };
+        let refused = system("a read-only view without memfd_secret")(io::ErrorKind::Unsupported.into());
         settle(&mut protections, VIEW, demand.policy, Err(refused))?;
     } else {
         protections.push(Protection::optional(VIEW, false, None));

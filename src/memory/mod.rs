@@ -30,6 +30,7 @@ mod slot;
 mod state;
 mod sys;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 mod vault;
 mod wipe;

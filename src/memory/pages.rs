@@ -286,14 +286,22 @@ pub(super) fn system(operation: &'static str) -> impl Fn(io::Error) -> MemoryErr
 }
 
 fn lock_refused(bytes: usize, error: io::Error) -> MemoryError {
-    if !is_about_the_lock_limit(&error) {
-        return system("mlock of secret memory")(error);
-    }
-    let Limits { soft, hard, locked } = limits();
-    MemoryError::Budget { needed: bytes as u64, soft, hard, locked }
+    let about_limit = is_about_the_lock_limit(&error);
+    let error = system("mlock of secret memory")(error);
+    if about_limit { over_budget(bytes, error) } else { error }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+/// Adds the numbers that an operator needs to a refusal that is about the lock limit.
+pub(super) fn over_budget(bytes: usize, error: MemoryError) -> MemoryError {
+    let Limits { soft, hard, locked } = limits();
+    match error.cause() {
+        Some(source) => MemoryError::Budget { needed: bytes as u64, soft, hard, locked, source },
+        None => error,
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
@@ -314,7 +322,10 @@ mod tests {
         for (access, text) in [(Access::None, "---p"), (Access::Read, "r--p"), (Access::ReadWrite, "rw-p")] {
             pages.protect(access)?;
             assert_eq!(permissions(start), text);
-            assert_eq!((pages.bytes().is_some(), pages.bytes_mut().is_some()), (access != Access::None, text == "rw-p"));
+            assert_eq!(
+                (pages.bytes().is_some(), pages.bytes_mut().is_some()),
+                (access != Access::None, text == "rw-p")
+            );
         }
         assert_eq!((permissions(start - 1), permissions(start + page)), ("---p".to_owned(), "---p".to_owned()));
         pages.free()

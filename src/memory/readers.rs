@@ -89,7 +89,7 @@ fn new_record() -> &'static Record {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot::SlotControl;
+    use super::super::slot::{Pinned, SlotControl};
     use super::*;
 
     #[test]
@@ -100,10 +100,12 @@ mod tests {
             slot.publish(generation);
             generation
         };
-        let held: Vec<_> = slots
-            .iter()
-            .map_while(|slot| own().inspect(|own| drop(slot.pin(own, generation(slot)))))
-            .collect();
+        let read = |slot: &SlotControl| {
+            let own = own()?;
+            assert_eq!(slot.pin(own, generation(slot)), Pinned::Yes);
+            Some(own)
+        };
+        let held: Vec<_> = slots.iter().map_while(read).collect();
         assert_eq!(held.len(), DEPTH);
         assert!(slots[..DEPTH].iter().all(|slot| slot.is_read(all())));
         held.iter().for_each(|announcement| announcement.clear());

@@ -68,13 +68,7 @@ impl Sealing {
         Ok(made)
     }
 
-    fn seal(
-        &self,
-        arena: &Arena,
-        key: &[u8; 32],
-        nonce: [u8; NONCE],
-        label: &[u8],
-    ) -> Result<SealedCopy, MemoryError> {
+    fn seal(&self, arena: &Arena, key: &[u8; 32], nonce: [u8; NONCE], label: &[u8]) -> Result<SealedCopy, MemoryError> {
         let under = SlotRef::unpack(self.current.load(Ordering::Acquire)).ok_or(MemoryError::Closed)?;
         self.uses.fetch_add(1, Ordering::Relaxed);
         let bytes = with(arena, under, |sealing| sealing.wrap(key, &nonce, label))?;
@@ -127,6 +121,7 @@ impl Sealing {
         drop(books);
         // Whoever unseals under it at this moment tries again and finds the renewed copy.
         arena.wipe_now(old);
+        arena.counters.exchanges.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
 

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
+use metrics::{counter, gauge};
+
 use super::backend::{Backend, MemoryPolicy, Protection};
 
 /// How the arena is mapped and kept.
 ///
 /// # Defaults
-/// * `bytes` 2 MiB: some 2,600 keys ready for use, a quarter of the lock limit that systems usually grant. Where the limit
+/// * `bytes` 2 MiB: some 2,900 keys ready for use, a quarter of the lock limit that systems usually grant. Where the limit
 ///   is lower the arena shrinks to fit, down to three pages.
 /// * `scratch_slots` 16: keys beyond the arena's size are unsealed into these, one per thread at a time.
 /// * `policy` strict, `require` nothing: `memfd_secret` where the kernel has it, and else locked memory.
 /// * `read_only_view` off: it counts twice against the lock limit.
 /// * `leave_unlocked` 256 KiB, at most a quarter of what may be locked: for the pages of threads and what else the process
 ///   locks.
-/// * `audit_interval` 1 minute: looking at every canary costs some ten microseconds.
+/// * `audit_interval` 5 s: looking at every canary costs some ten microseconds.
 /// * `sealing_key_lifetime` 15 minutes, `sealing_key_uses` 2^28: sealed copies are renewed long before the 2^32 messages
 ///   that NIST SP 800-38D allows one key with random nonces.
 /// * `on_damage` exit: a process whose memory is written over has no business going on.
@@ -32,7 +34,7 @@ pub struct ArenaSettings {
     pub read_only_view: bool,
     /// Bytes of the lock limit that are left to others when the arena has to shrink.
     pub leave_unlocked: u64,
-    /// How often all canaries are looked at.
+    /// How often all canaries are looked at, and the numbers published.
     pub audit_interval: Duration,
     /// How long sealed copies stay under one key.
     pub sealing_key_lifetime: Duration,
@@ -51,7 +53,7 @@ impl Default for ArenaSettings {
             require: None,
             read_only_view: false,
             leave_unlocked: 256 * 1024,
-            audit_interval: Duration::from_secs(60),
+            audit_interval: Duration::from_secs(5),
             sealing_key_lifetime: Duration::from_secs(15 * 60),
             sealing_key_uses: 1 << 28,
             on_damage: OnDamage::default(),
@@ -101,6 +103,8 @@ pub struct ArenaStatus {
     pub exhausted: u64,
     /// Uses whose key was wiped before they ended.
     pub forced_wipes: u64,
+    /// Times that a sealing key gave way to the next, and all sealed copies were renewed.
+    pub exchanges: u64,
     /// Slots found written over.
     pub canary_failures: u64,
     /// Each protection of the pages.
@@ -108,6 +112,28 @@ pub struct ArenaStatus {
 }
 
 impl ArenaStatus {
+    /// Records these numbers with the recorder of the crate `metrics`, under names that begin with `secret_`.
+    ///
+    /// A session factory does it at every audit; a program that is scraped does it before each answer.
+    pub fn publish(&self) {
+        use crate::metrics::{self, secret};
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point, and these are small")]
+        let set = |name, value: usize| gauge!(name).set(value as f64);
+        let count = |name, value| counter!(name).absolute(value);
+        metrics::describe();
+        count(secret::ALLOCATED, self.allocated);
+        set(secret::IN_USE, self.slots_in_use);
+        set(secret::LOCKED_BYTES, self.locked_bytes);
+        set(secret::HOT, self.hot);
+        set(secret::COLD, self.cold);
+        count(secret::DEMOTIONS, self.demotions);
+        count(secret::EXHAUSTED, self.exhausted);
+        count(secret::FORCED_WIPES, self.forced_wipes);
+        count(secret::EXCHANGES, self.exchanges);
+        count(secret::CANARY_FAILURES, self.canary_failures);
+        set(secret::DEGRADED, usize::from(self.is_degraded()));
+    }
+
     /// Tells whether something lacks that the strict policy asks for.
     #[must_use]
     pub fn is_degraded(&self) -> bool {

@@ -146,7 +146,8 @@ impl Vault {
     pub(super) fn open_in(arena: Arc<Arena>, random: RandomFill) -> Result<Self, MemoryError> {
         let owner = arena.new_owner();
         let sealing = Sealing::new(&arena, owner, &random)?;
-        let core = VaultCore { arena, owner, sealing, random, closed: AtomicBool::new(false), live: AtomicUsize::new(0) };
+        let core =
+            VaultCore { arena, owner, sealing, random, closed: AtomicBool::new(false), live: AtomicUsize::new(0) };
         Ok(Self { core: Arc::new(core) })
     }
 
@@ -195,7 +196,7 @@ impl Vault {
     /// Returns how often [`maintain`](Self::maintain) wants to be called.
     pub(crate) fn maintenance_interval(&self) -> Duration {
         let settings = &self.core.arena.settings;
-        settings.audit_interval.min(settings.sealing_key_lifetime)
+        settings.audit_interval.min(settings.sealing_key_lifetime).max(Duration::from_millis(1))
     }
 
     /// Returns how many keys of this vault exist, resident or sealed.

@@ -183,18 +183,15 @@ fn free_entry() -> &'static Entry {
     let mut at = CHUNKS.load(Ordering::Acquire);
     // SAFETY: chunks are leaked when they are published, so they live as long as the process.
     while let Some(chunk) = unsafe { at.as_ref() } {
-        let claim = |entry: &&Entry| {
-            entry.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        };
+        let claim =
+            |entry: &&Entry| entry.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok();
         if let Some(entry) = chunk.entries.iter().find(claim) {
             return entry;
         }
         at = chunk.next.load(Ordering::Acquire);
     }
-    let chunk = Box::leak(Box::new(Chunk {
-        entries: [const { Entry::new() }; CHUNK],
-        next: AtomicPtr::new(ptr::null_mut()),
-    }));
+    let chunk =
+        Box::leak(Box::new(Chunk { entries: [const { Entry::new() }; CHUNK], next: AtomicPtr::new(ptr::null_mut()) }));
     chunk.entries[0].state.store(CLAIMED, Ordering::Relaxed);
     let mut first = CHUNKS.load(Ordering::Acquire);
     loop {

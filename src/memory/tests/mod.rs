@@ -1,21 +1,27 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::arena::Arena;
 use super::state::SlotBytes;
 use super::{ArenaSettings, LockedKey, MemoryError, OnDamage, Vault};
 use crate::error::{Error, RandomError};
 
+mod damage;
+mod sealing;
 mod slot;
+mod wiping;
 
 const NO_TIME: Duration = Duration::ZERO;
 
-fn arena(slots: usize) -> Arc<Arena> {
+fn settings(slots: usize) -> ArenaSettings {
     let bytes = (slots + 4 + 1) * size_of::<SlotBytes>();
-    let settings = ArenaSettings { bytes, scratch_slots: 4, on_damage: OnDamage::Error, ..ArenaSettings::default() };
-    Arc::new(Arena::map(&settings).unwrap())
+    ArenaSettings { bytes, scratch_slots: 4, on_damage: OnDamage::Error, ..ArenaSettings::default() }
+}
+
+fn arena(slots: usize) -> Arc<Arena> {
+    Arc::new(Arena::map(&settings(slots)).unwrap())
 }
 
 fn vault(arena: &Arc<Arena>) -> Vault {
@@ -193,27 +199,31 @@ fn scratch_runs_out_with_an_error_and_without_waiting() {
     assert!(key.with_bytes(|bytes| assert_eq!(bytes, &[1; 32])).is_ok(), "and all of it came back");
 }
 
-/// Runs `check` in a forked child and returns whether it held there.
-#[cfg(target_os = "linux")]
+/// Runs `check` in a forked child and returns its exit code; a panic is 101.
 #[expect(unsafe_code, reason = "fork")]
-fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+fn exit_code_of_a_fork(check: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child runs `check`, which takes no lock that another thread may hold, and leaves without clean-up.
     match unsafe { libc::fork() } {
         0 => {
-            let held = check();
+            let code = catch_unwind(AssertUnwindSafe(check)).unwrap_or(101);
             // SAFETY: ends the child at once.
-            unsafe { libc::_exit(i32::from(!held)) }
+            unsafe { libc::_exit(code) }
         }
         child => {
             let mut status = -1;
             // SAFETY: waits for the child just started and writes its status.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+            assert!(libc::WIFEXITED(status), "ended by signal {}", libc::WTERMSIG(status));
+            libc::WEXITSTATUS(status)
         }
     }
 }
 
-#[cfg(target_os = "linux")]
+/// Runs `check` in a forked child and returns whether it held there.
+fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+    exit_code_of_a_fork(|| i32::from(!check())) == 0
+}
+
 #[test]
 fn a_forked_child_gets_an_error_and_never_a_key() {
     let arena = arena(16);
@@ -232,7 +242,6 @@ fn a_forked_child_gets_an_error_and_never_a_key() {
     assert_eq!((fingerprint(&hot).unwrap(), fingerprint(&cold).unwrap()), (hot_expected, cold_expected));
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn a_forked_child_never_draws_the_bytes_of_its_parent() {
     let draw = || {
@@ -299,6 +308,13 @@ fn an_arena_that_does_not_fit_the_limit_shrinks_or_says_what_it_needs() {
     let arena = Arena::map(&settings).unwrap();
     let status = arena.status();
     assert!(status.slots >= 8 && status.scratch_slots < status.slots, "{status:?}");
-    let said = MemoryError::Budget { needed: 16384, soft: 0, hard: 0, locked: 0 }.to_string();
+    let said = MemoryError::Budget {
+        needed: 16384,
+        soft: 0,
+        hard: 0,
+        locked: 0,
+        source: Arc::new(std::io::Error::from_raw_os_error(12)),
+    }
+    .to_string();
     assert!(said.contains("16384") && said.contains("ulimit -l"), "{said}");
 }

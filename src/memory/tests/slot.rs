@@ -41,7 +41,11 @@ fn readers_finish_while_draining_and_notice_a_forced_wipe() {
         slot.free();
         assert!(slot.is_read(all()), "the straggler's pin survives the wipe");
         assert_eq!(slot.claim(1, all()), None, "and keeps the slot from the next key");
-        if shared { slot.unpin() } else { own.clear() }
+        if shared {
+            slot.unpin()
+        } else {
+            own.clear()
+        }
         assert_eq!(slot.claim(1, all()), Some(generation + 1));
     }
 }
