@@ -202,7 +202,8 @@ impl Arena {
                 self.clean(slot.index as usize);
                 return;
             }
-            std::hint::spin_loop();
+            // Such a reader may have been put aside by the scheduler.
+            std::thread::yield_now();
         }
     }
 

@@ -119,7 +119,12 @@ pub(super) fn acquire(bytes: usize, demand: Demand) -> Result<Acquired, MemoryEr
         Some(Backend::Mlock | Backend::Unlocked) => None,
         _ => match hidden(bytes, demand) {
             Ok(acquired) => return Ok(acquired),
-            Err(error) if demand.require.is_some() => return Err(error),
+            // No other memory has a view.
+            Err(error)
+                if demand.require.is_some() || (demand.read_only_view && demand.policy == MemoryPolicy::Strict) =>
+            {
+                return Err(error);
+            }
             Err(error) => Some(error),
         },
     };

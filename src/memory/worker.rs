@@ -27,7 +27,8 @@ const SIZE: usize = 4096;
 const POOL: usize = 64;
 
 thread_local! {
-    static WORKER: Worker = const { Worker { page: RefCell::new(None), lent: Cell::new(false) } };
+    static WORKER: Worker =
+        const { Worker { page: RefCell::new(None), lent: Cell::new(false), without: Cell::new(0) } };
 }
 
 /// What one thread has.
@@ -35,6 +36,8 @@ struct Worker {
     page: RefCell<Option<Page>>,
     /// Whether the place for a key is in use; the page stays while it is.
     lent: Cell<bool>,
+    /// The number of the process in which no page was to be had; it is not asked for again.
+    without: Cell<u64>,
 }
 
 /// Returns the process's generator: the DRBG of AWS-LC (NIST SP 800-90A), seeded by the kernel, drawn from in pages.
@@ -88,10 +91,14 @@ impl Worker {
     #[inline]
     fn usable<'a>(&self, page: &'a mut Option<Page>) -> Option<&'a mut Page> {
         if !page.as_ref().is_some_and(Page::is_usable) {
-            if self.lent.get() {
+            let here = process::current();
+            if self.lent.get() || self.without.get() == here {
                 return None;
             }
             *page = Page::new();
+            if page.is_none() {
+                self.without.set(here);
+            }
         }
         page.as_mut()
     }

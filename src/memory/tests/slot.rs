@@ -42,9 +42,9 @@ fn readers_finish_while_draining_and_notice_a_forced_wipe() {
         assert!(slot.is_read(all()), "the straggler's pin survives the wipe");
         assert_eq!(slot.claim(1, all()), None, "and keeps the slot from the next key");
         if shared {
-            slot.unpin()
+            slot.unpin();
         } else {
-            own.clear()
+            own.clear();
         }
         assert_eq!(slot.claim(1, all()), Some(generation + 1));
     }
