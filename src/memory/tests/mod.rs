@@ -196,7 +196,7 @@ fn scratch_runs_out_with_an_error_and_without_waiting() {
 /// Runs `check` in a forked child and returns whether it held there.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "fork")]
-fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+pub(super) fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child runs `check`, which takes no lock that another thread may hold, and leaves without clean-up.
     match unsafe { libc::fork() } {
         0 => {
