@@ -426,7 +426,7 @@ fn acquire(settings: &ArenaSettings) -> Result<Acquired, MemoryError> {
             break error;
         }
         if !std::mem::replace(&mut raised, true) {
-            if let Err(error) = sys::raise_lock_limit() {
+            if let Err(error) = sys::raise_lock_limit(settings.bytes) {
                 tracing::debug!(%error, "the soft lock limit could not be raised");
             }
             continue;

@@ -59,7 +59,7 @@ pub struct Protection {
     pub active: bool,
     /// Why it is not, where the system said so.
     pub cause: Option<Arc<io::Error>>,
-    /// Whether [`MemoryPolicy::Strict`] asks for it.
+    /// Whether [`MemoryPolicy::Strict`] asks for it; of what the system does not offer, it does not.
     pub required: bool,
 }
 
@@ -187,10 +187,14 @@ fn locked(bytes: usize, demand: Demand, why_not_hidden: Option<MemoryError>) -> 
         Err((_, error)) => return Err(error),
     };
     settle(&mut protections, NOT_DUMPED, demand.policy, pages.exclude_from_dumps())?;
-    settle(&mut protections, FORKED, demand.policy, pages.clear_on_fork())?;
+    settle(&mut protections, FORKED, demand.policy, pages.keep_from_forks())?;
     if demand.read_only_view {
-        let refused = system("a read-only view without memfd_secret")(io::ErrorKind::Unsupported.into());
-        settle(&mut protections, VIEW, demand.policy, Err(refused))?;
+        // Not left to the system to offer: it was asked for.
+        let cause = Arc::new(io::Error::from(io::ErrorKind::Unsupported));
+        if demand.policy == MemoryPolicy::Strict {
+            return Err(MemoryError::System { operation: "a read-only view without memfd_secret", source: cause });
+        }
+        protections.push(Protection::missing(VIEW, cause));
     } else {
         protections.push(Protection::optional(VIEW, false, None));
     }
@@ -206,6 +210,9 @@ fn settle(
 ) -> Result<(), MemoryError> {
     let protection = match outcome {
         Ok(()) => Protection::active(name),
+        Err(MemoryError::System { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+            Protection { name, active: false, cause: Some(source), required: false }
+        }
         Err(MemoryError::System { source, .. }) if policy == MemoryPolicy::Relaxed => {
             tracing::warn!(protection = name, error = %source, "secret memory lacks a protection");
             Protection::missing(name, source)
@@ -214,4 +221,44 @@ fn settle(
     };
     protections.push(protection);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(cause: io::Error) -> Result<(), MemoryError> {
+        Err(MemoryError::System { operation: "protecting", source: Arc::new(cause) })
+    }
+
+    #[test]
+    fn what_a_system_does_not_offer_is_reported_and_not_required() {
+        for policy in [MemoryPolicy::Strict, MemoryPolicy::Relaxed] {
+            let mut protections = Vec::new();
+            settle(&mut protections, NOT_DUMPED, policy, refused(io::ErrorKind::Unsupported.into())).unwrap();
+            settle(&mut protections, FORKED, policy, Ok(())).unwrap();
+            let seen: Vec<_> = protections.iter().map(|of| (of.name, of.active, of.required)).collect();
+            assert_eq!(seen, [(NOT_DUMPED, false, false), (FORKED, true, true)]);
+            assert_eq!(protections[0].cause.as_ref().unwrap().kind(), io::ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
+    fn what_a_system_offers_and_refuses_is_required() {
+        let refusal = || refused(io::ErrorKind::PermissionDenied.into());
+        let mut protections = Vec::new();
+        assert!(settle(&mut protections, NOT_DUMPED, MemoryPolicy::Strict, refusal()).is_err());
+        settle(&mut protections, NOT_DUMPED, MemoryPolicy::Relaxed, refusal()).unwrap();
+        assert!(matches!(&protections[..], [Protection { active: false, required: true, .. }]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_view_that_was_asked_for_is_required() {
+        let demand = Demand { read_only_view: true, ..Demand::default() };
+        assert!(locked(1, demand, None).is_err());
+        let relaxed = Demand { policy: MemoryPolicy::Relaxed, ..demand };
+        let protections = locked(1, relaxed, None).unwrap().protections;
+        assert!(protections.iter().any(|of| of.name == VIEW && !of.active && of.required));
+    }
 }

@@ -1,10 +1,13 @@
-//! The control words of an arena: a header and one record per slot, in pages that a forked child finds zeroed.
+//! The control words of an arena: a header and one record per slot, in pages that a forked child finds zeroed, by the
+//! system where it can and else by a handler of fork(3).
 
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::backend::{MemoryPolicy, Protection};
-use super::pages::Pages;
+use super::pages::{Pages, system};
 use super::slot::SlotControl;
+use super::wipe;
 use crate::error::MemoryError;
 
 const OPEN: u32 = 1;
@@ -36,6 +39,14 @@ impl Header {
         }
     }
 
+    /// Makes the words what a forked child finds where the system zeroes them.
+    pub(super) fn die(&self) {
+        self.epoch.store(0, Ordering::Release);
+        for index in 0..self.records.load(Ordering::Relaxed) {
+            self.record(index as usize).die();
+        }
+    }
+
     /// Returns the record of a slot.
     #[expect(unsafe_code, reason = "records stand behind the header")]
     fn record(&self, index: usize) -> &SlotControl {
@@ -55,11 +66,28 @@ const _: () = assert!(size_of::<Header>() == 128 && align_of::<SlotControl>() ==
 
 impl Control {
     /// Maps the words of so many slots, all free.
+    ///
+    /// Where the system zeroes nothing in a forked child, a handler does it, of the arenas that
+    /// [`Wipeable::register_arena`](wipe::Wipeable::register_arena) knows; it misses children that are not made by fork(3).
     pub(super) fn map(records: usize, policy: MemoryPolicy) -> Result<(Self, Protection), MemoryError> {
+        Self::map_with(records, policy, Pages::clear_on_fork)
+    }
+
+    fn map_with(
+        records: usize,
+        policy: MemoryPolicy,
+        clear_on_fork: impl FnOnce(&mut Pages) -> Result<(), MemoryError>,
+    ) -> Result<(Self, Protection), MemoryError> {
         const NAME: &str = "dead in forked children";
         let count = u32::try_from(records).expect("2^32 slots exceed any memory");
         let mut pages = Pages::allocate(size_of::<Header>() + records * size_of::<SlotControl>())?;
-        let protection = match pages.clear_on_fork() {
+        let dead = clear_on_fork(&mut pages).or_else(|error| match error {
+            MemoryError::System { source, .. } if source.kind() == io::ErrorKind::Unsupported => {
+                wipe::kill_arenas_in_forks().map_err(system("pthread_atfork for secret memory"))
+            }
+            error => Err(error),
+        });
+        let protection = match dead {
             Ok(()) => Protection::active(NAME),
             Err(MemoryError::System { source, .. }) if policy == MemoryPolicy::Relaxed => {
                 Protection::missing(NAME, source)
@@ -67,13 +95,18 @@ impl Control {
             Err(error) => return Err(error),
         };
         let control = Self { pages, records };
-        let header = control.header();
+        control.open(count);
+        Ok((control, protection))
+    }
+
+    /// Makes zeroed words those of an arena whose slots are all free.
+    fn open(&self, count: u32) {
+        let header = self.header();
         header.records.store(count, Ordering::Relaxed);
-        for index in 0..records {
-            control.record(index).init();
+        for index in 0..self.records {
+            self.record(index).init();
         }
         header.epoch.store(OPEN, Ordering::Release);
-        Ok((control, protection))
     }
 
     #[expect(unsafe_code, reason = "control words stand in pages of their own")]
@@ -112,5 +145,51 @@ impl Control {
     pub(super) fn note_damage(&self, slot: Option<usize>) {
         let place = slot.map_or(SEALED_COPY, |slot| slot as u64 + 1);
         let _ = self.header().damaged.compare_exchange(0, place, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::slot::State;
+    use super::super::tests::holds_in_a_fork;
+    use super::super::wipe::Wipeable;
+    use super::*;
+
+    /// What a system without the facility answers.
+    fn unsupported(_: &mut Pages) -> Result<(), MemoryError> {
+        let source = Arc::new(io::ErrorKind::Unsupported.into());
+        Err(MemoryError::System { operation: "clearing", source })
+    }
+
+    fn is_alive(control: &Control) -> bool {
+        control.check().is_ok() && (0..control.records).all(|index| control.record(index).state() == State::Free)
+    }
+
+    fn is_dead(control: &Control) -> bool {
+        let dead = |index| control.record(index).state() == State::Dead;
+        matches!(control.check(), Err(MemoryError::Forked)) && (0..control.records).all(dead)
+    }
+
+    #[test]
+    fn a_handler_kills_arenas_in_children_where_the_system_zeroes_nothing() {
+        // In a child of its own: the handler stays for good, and other tests are about what the kernel does.
+        assert!(holds_in_a_fork(|| {
+            let data = Pages::allocate(1).unwrap();
+            let pages = Pages::allocate(size_of::<Header>() + 3 * size_of::<SlotControl>()).unwrap();
+            let control = Control { pages, records: 3 };
+            control.open(3);
+            let _entry = Wipeable::register_arena(data.start(), data.size(), None, control.header());
+            let before = holds_in_a_fork(|| is_alive(&control));
+            let (other, protection) = Control::map_with(5, MemoryPolicy::Strict, unsupported).unwrap();
+            let _other = Wipeable::register_arena(data.start(), data.size(), None, other.header());
+            before
+                && protection.active
+                && holds_in_a_fork(|| is_dead(&control) && is_dead(&other))
+                && holds_in_a_fork(|| holds_in_a_fork(|| is_dead(&other)))
+                && is_alive(&control)
+                && is_alive(&other)
+        }));
     }
 }

@@ -125,7 +125,7 @@ impl Pages {
     pub fn exclude_from_dumps(&mut self) -> Result<(), MemoryError> {
         // SAFETY: the range is this value's own mapping.
         unsafe { sys::exclude_from_dumps(self.start(), self.size()) }
-            .map_err(system("madvise(MADV_DONTDUMP) of secret memory"))
+            .map_err(system("excluding secret memory from core files"))
     }
 
     /// Has a forked child find the pages zeroed.
@@ -136,7 +136,22 @@ impl Pages {
     pub fn clear_on_fork(&mut self) -> Result<(), MemoryError> {
         // SAFETY: the range is this value's own mapping; it changes in children alone.
         unsafe { sys::clear_on_fork(self.start(), self.size()) }
-            .map_err(system("madvise(MADV_WIPEONFORK) of secret memory"))
+            .map_err(system("clearing secret memory in forked children"))
+    }
+
+    /// Has a forked child find the pages zeroed, or not at all where the system cannot do that: what is inherited is only the
+    /// mapping, which a child does not touch.
+    #[expect(unsafe_code, reason = "minherit on an own mapping")]
+    pub(super) fn keep_from_forks(&mut self) -> Result<(), MemoryError> {
+        match self.clear_on_fork() {
+            Err(MemoryError::System { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+                // SAFETY: the range is this value's own mapping; it changes in children alone, where `is_own` keeps this
+                // value from it.
+                unsafe { sys::remove_on_fork(self.start(), self.size()) }
+                    .map_err(system("keeping secret memory from forked children"))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Returns the bytes, unless the pages are inaccessible or this is a forked child.

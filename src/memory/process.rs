@@ -57,3 +57,19 @@ fn zeroed_by_handler() -> &'static AtomicU64 {
     }
     &WORD
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::tests::holds_in_a_fork;
+    use super::*;
+
+    #[test]
+    fn a_handler_forgets_the_number_in_children_where_the_system_zeroes_nothing() {
+        // In a child of its own: the handler stays for good.
+        assert!(holds_in_a_fork(|| {
+            let word = zeroed_by_handler();
+            word.store(7, Ordering::Relaxed);
+            holds_in_a_fork(|| word.load(Ordering::Relaxed) == 0) && word.load(Ordering::Relaxed) == 7
+        }));
+    }
+}

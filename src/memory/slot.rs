@@ -108,6 +108,11 @@ impl SlotControl {
         self.word.store(compose(State::Free, 0), Ordering::Release);
     }
 
+    /// Makes a record what a forked child finds where the system zeroes it.
+    pub(super) fn die(&self) {
+        self.word.store(0, Ordering::Release);
+    }
+
     pub(super) fn state(&self) -> State {
         state(self.word.load(Ordering::Acquire))
     }

@@ -3,8 +3,9 @@
 //! Every range that holds secrets has an entry in a list that only grows and is read without locks or allocation. An entry
 //! is a range and a state; whoever changes the state first, the owner who gives the range back or the wiper, goes first.
 
+use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use zeroize::Zeroize;
 
@@ -53,6 +54,32 @@ pub fn purge() -> Wiped {
         chunk = entries.next.load(Ordering::Acquire);
     }
     wiped
+}
+
+/// Has a handler make every arena dead in the children that fork(3) makes from now on, as control words in pages that the
+/// system zeroes are by themselves.
+///
+/// # Errors
+/// When the system has no room for another handler.
+pub(super) fn kill_arenas_in_forks() -> io::Result<()> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    // A handler that is registered twice does the same twice, so whoever comes second need not wait for the first.
+    if !REGISTERED.load(Ordering::Acquire) {
+        sys::at_fork(kill_arenas)?;
+        REGISTERED.store(true, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Runs in a forked child before anything else does: lock-free and without allocation.
+#[expect(unsafe_code, reason = "the type that fork handlers have")]
+unsafe extern "C" fn kill_arenas() {
+    let mut chunk = CHUNKS.load(Ordering::Acquire);
+    // SAFETY: chunks are leaked when they are published, so they live as long as the process.
+    while let Some(entries) = unsafe { chunk.as_ref() } {
+        entries.entries.iter().for_each(Entry::kill);
+        chunk = entries.next.load(Ordering::Acquire);
+    }
 }
 
 /// A range that [`purge`] wipes; taken out of the list when dropped, which comes before the range is unmapped.
@@ -126,6 +153,18 @@ impl Entry {
             view: AtomicPtr::new(ptr::null_mut()),
             header: AtomicPtr::new(ptr::null_mut()),
             process: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes the control words dead, if this is an arena's.
+    #[expect(unsafe_code, reason = "a list without locks")]
+    fn kill(&self) {
+        // What was being given back when the process forked, or not handed out yet, nobody in the child has.
+        if matches!(self.state.load(Ordering::Acquire), LIVE | WIPING | WIPED) {
+            // SAFETY: an arena leaves the list before its control words are unmapped, and a child does not unmap them.
+            if let Some(header) = unsafe { self.header.load(Ordering::Relaxed).as_ref() } {
+                header.die();
+            }
         }
     }
 

@@ -3,74 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
+use std::ptr::NonNull;
 
+use super::posix::mapped;
 use super::{Access, Limits, check, lock_limits};
-
-/// Returns the size of a page in bytes.
-#[expect(unsafe_code, reason = "sysconf")]
-pub(in super::super) fn page_size() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    // SAFETY: sysconf(3) has no preconditions.
-    *SIZE.get_or_init(|| usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("pages have a size"))
-}
-
-/// Maps `bytes` of inaccessible private memory.
-#[expect(unsafe_code, reason = "mmap")]
-pub(in super::super) fn map(bytes: usize) -> io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
-    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
-    mapped(at)
-}
-
-/// Unmaps a range.
-///
-/// # Safety
-/// The range must be a mapping of the caller's that nothing refers to any more.
-#[expect(unsafe_code, reason = "munmap")]
-pub(in super::super) unsafe fn unmap(at: NonNull<u8>, bytes: usize) -> io::Result<()> {
-    // SAFETY: the caller's own mapping.
-    check(unsafe { libc::munmap(at.as_ptr().cast(), bytes) })
-}
-
-/// Sets what the process may do with a range.
-///
-/// # Safety
-/// The range must be a mapping of the caller's, and nothing may use it in a way that `access` forbids.
-#[expect(unsafe_code, reason = "mprotect")]
-pub(in super::super) unsafe fn protect(at: NonNull<u8>, bytes: usize, access: Access) -> io::Result<()> {
-    let protection = match access {
-        Access::None => libc::PROT_NONE,
-        Access::Read => libc::PROT_READ,
-        Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-    };
-    // SAFETY: the caller's own mapping, used as the caller says.
-    check(unsafe { libc::mprotect(at.as_ptr().cast(), bytes, protection) })
-}
-
-/// Makes a range resident and keeps it so: it is never written to swap.
-///
-/// Locks do not nest, and are counted in whole pages against the limit; mlock(2).
-///
-/// # Safety
-/// The range must be a mapping of the caller's.
-#[expect(unsafe_code, reason = "mlock")]
-pub(in super::super) unsafe fn lock(at: NonNull<u8>, bytes: usize) -> io::Result<()> {
-    // SAFETY: the caller's own mapping; locking does not change it.
-    check(unsafe { libc::mlock(at.as_ptr().cast(), bytes) })
-}
-
-/// Undoes [`lock`].
-///
-/// # Safety
-/// As for [`lock`].
-#[expect(unsafe_code, reason = "munlock")]
-pub(in super::super) unsafe fn unlock(at: NonNull<u8>, bytes: usize) -> io::Result<()> {
-    // SAFETY: the caller's own mapping; unlocking does not change it.
-    check(unsafe { libc::munlock(at.as_ptr().cast(), bytes) })
-}
 
 /// Keeps a range out of core files: MADV_DONTDUMP, madvise(2).
 ///
@@ -127,7 +63,8 @@ pub(in super::super) fn secret_file(bytes: usize) -> io::Result<SecretFile> {
     Ok(SecretFile(file))
 }
 
-/// Maps secret memory, resident, over part of a mapping of the caller's.
+/// Maps secret memory over part of a mapping of the caller's. A page comes with the first touch, whatever mmap(2) is asked
+/// for, and then stays resident; a touch for which the system has no page left ends the process with SIGBUS.
 ///
 /// # Safety
 /// The range must lie in a mapping of the caller's, and nothing may refer to it.
@@ -139,17 +76,10 @@ pub(in super::super) unsafe fn map_secret(
     access: Access,
 ) -> io::Result<()> {
     let protection = if access == Access::ReadWrite { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
     // SAFETY: replaces part of the caller's own mapping, which nothing refers to.
     mapped(unsafe { libc::mmap(at.as_ptr().cast(), bytes, protection, flags, file.0.as_raw_fd(), 0) })?;
     Ok(())
-}
-
-fn mapped(at: *mut libc::c_void) -> io::Result<NonNull<u8>> {
-    if at == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(NonNull::new(at.cast()).expect("the kernel maps nothing at address zero unless told so"))
 }
 
 /// Returns the lock limit and what is used of it.

@@ -1,8 +1,23 @@
-//! What all Unix systems share: limits, core files, and the handler that runs in a forked child.
+//! What all Unix systems share: unmapping, limits, core files, and the handler that runs in a forked child.
 
 use std::io;
+use std::ptr::NonNull;
 
+#[cfg(not(target_os = "linux"))]
+use super::Limits;
 use super::check;
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+use super::unsupported;
+
+/// Unmaps a range.
+///
+/// # Safety
+/// The range must be a mapping of the caller's that nothing refers to any more.
+#[expect(unsafe_code, reason = "munmap")]
+pub(in super::super) unsafe fn unmap(at: NonNull<u8>, bytes: usize) -> io::Result<()> {
+    // SAFETY: the caller's own mapping.
+    check(unsafe { libc::munmap(at.as_ptr().cast(), bytes) })
+}
 
 /// Returns a resource limit, soft and hard.
 #[expect(unsafe_code, reason = "getrlimit")]
@@ -20,24 +35,49 @@ fn set_limit(resource: Resource, limit: &libc::rlimit) -> io::Result<()> {
     check(unsafe { libc::setrlimit(resource, std::ptr::from_ref(limit)) })
 }
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(target_os = "linux", any(target_env = "gnu", target_env = "uclibc")))]
 type Resource = libc::__rlimit_resource_t;
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(target_os = "linux", any(target_env = "gnu", target_env = "uclibc"))))]
 type Resource = libc::c_int;
 
 /// Returns soft and hard RLIMIT_MEMLOCK in bytes; `u64::MAX` is no limit.
 #[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
 pub(in super::super) fn lock_limits() -> (u64, u64) {
-    let bytes = |value: libc::rlim_t| if value == libc::RLIM_INFINITY { u64::MAX } else { u64::from(value) };
-    limit(libc::RLIMIT_MEMLOCK).map_or((u64::MAX, u64::MAX), |limit| (bytes(limit.rlim_cur), bytes(limit.rlim_max)))
+    /// Whether `rlim_t` has a sign, and how wide it is, differs between systems.
+    fn bytes<T: TryInto<u64> + PartialEq>(value: T, infinity: &T) -> u64 {
+        if value == *infinity { u64::MAX } else { value.try_into().unwrap_or(u64::MAX) }
+    }
+    let infinity = &libc::RLIM_INFINITY;
+    limit(libc::RLIMIT_MEMLOCK)
+        .map_or((u64::MAX, u64::MAX), |limit| (bytes(limit.rlim_cur, infinity), bytes(limit.rlim_max, infinity)))
 }
 
-/// Raises the soft RLIMIT_MEMLOCK to the hard one, as any process may.
+/// Returns no limit: what may be locked is a resource control of the project, and whether anything may be a privilege,
+/// privileges(5).
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+pub(in super::super) fn lock_limits() -> (u64, u64) {
+    (u64::MAX, u64::MAX)
+}
+
+/// Raises the soft RLIMIT_MEMLOCK to the hard one, as any process may; `_bytes` of it will be locked.
 #[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
-pub(in super::super) fn raise_lock_limit() -> io::Result<()> {
+pub(in super::super) fn raise_lock_limit(_bytes: usize) -> io::Result<()> {
     let mut raised = limit(libc::RLIMIT_MEMLOCK)?;
     raised.rlim_cur = raised.rlim_max;
     set_limit(libc::RLIMIT_MEMLOCK, &raised)
+}
+
+/// There is no limit that a process may raise.
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+pub(in super::super) fn raise_lock_limit(_bytes: usize) -> io::Result<()> {
+    unsupported()
+}
+
+/// Returns the lock limit; how much is locked these systems do not tell a process.
+#[cfg(not(target_os = "linux"))]
+pub(in super::super) fn limits() -> Limits {
+    let (soft, hard) = lock_limits();
+    Limits { soft, hard, locked: 0 }
 }
 
 /// Sets RLIMIT_CORE to 0, so that no core file is written; a core pattern that pipes to a program ignores it, core(5).

@@ -201,7 +201,7 @@ fn scratch_runs_out_with_an_error_and_without_waiting() {
 
 /// Runs `check` in a forked child and returns its exit code; a panic is 101.
 #[expect(unsafe_code, reason = "fork")]
-fn exit_code_of_a_fork(check: impl FnOnce() -> i32) -> i32 {
+pub(super) fn exit_code_of_a_fork(check: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child runs `check`, which takes no lock that another thread may hold, and leaves without clean-up.
     match unsafe { libc::fork() } {
         0 => {
@@ -220,7 +220,7 @@ fn exit_code_of_a_fork(check: impl FnOnce() -> i32) -> i32 {
 }
 
 /// Runs `check` in a forked child and returns whether it held there.
-fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
+pub(super) fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
     exit_code_of_a_fork(|| i32::from(!check())) == 0
 }
 
