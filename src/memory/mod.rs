@@ -9,11 +9,12 @@
 //! * `slot.rs` is the words that arbitrate between readers and wipers of a slot, `readers.rs` the announcements of all
 //!   threads; `tests/slot_model.rs` has loom check them.
 //! * `control.rs` holds an arena's words, `arena.rs` hands out its slots and scratch, `claimed.rs` is a slot in someone's
-//!   hands; `state.rs` is what stands in them. `settings.rs` is what the arena is told and tells.
+//!   hands; `state.rs` is what stands in them, by `aes.rs`. `settings.rs` is what the arena is told and tells.
 //! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
 //! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
 //!   compute with, through a `lease.rs`.
 
+mod aes;
 mod arena;
 mod atomics;
 mod backend;

@@ -9,7 +9,7 @@ use super::backend::{Backend, MemoryPolicy, Protection};
 /// How the arena is mapped and kept.
 ///
 /// # Defaults
-/// * `bytes` 2 MiB: some 2,900 keys ready for use, a quarter of the lock limit that systems usually grant. Where the limit
+/// * `bytes` 2 MiB: some 4,600 keys ready for use, a quarter of the lock limit that systems usually grant. Where the limit
 ///   is lower the arena shrinks to fit, down to three pages.
 /// * `scratch_slots` 16: keys beyond the arena's size are unsealed into these, one per thread at a time.
 /// * `policy` strict, `require` nothing: `memfd_secret` where the kernel has it, and else locked memory.

@@ -3,13 +3,13 @@
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use aes_gcm::aes::cipher::{BlockCipherEncrypt, KeyInit};
-use aes_gcm::aes::{Aes256, Block};
+use aes_gcm::aes::Block;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use ghash::GHash;
-use ghash::universal_hash::UniversalHash;
+use ghash::universal_hash::{KeyInit, UniversalHash};
 use zeroize::{Zeroize, zeroize_stack};
 
+use super::aes::{Blocks, RoundKeys};
 use crate::error::MemoryError;
 
 /// Bytes of a wrapped 32-byte key: ciphertext, 16-byte tag, 12-byte nonce.
@@ -34,22 +34,21 @@ impl From<NotAuthentic> for MemoryError {
 
 /// An expanded key, in place: what a holder computes with.
 ///
-/// Wraps 32-byte keys by AES-256-GCM (NIST SP 800-38D) with a 96-bit nonce, composed here from the block cipher and the
-/// hash of the crate `aes-gcm`: the sizes are known, so the three cipher blocks that it takes are computed in one call,
-/// where the general routine makes three. A test holds every wrap against that routine.
+/// Wraps 32-byte keys by AES-256-GCM (NIST SP 800-38D) with a 96-bit nonce: the sizes are known, so the three cipher blocks
+/// that it takes are computed in one call. A test holds every wrap against the general routine of the crate `aes-gcm`.
 pub(super) struct KeyState {
-    cipher: Aes256,
+    round_keys: RoundKeys,
     hash: GHash,
 }
 
 impl KeyState {
     fn new(key: &[u8; 32]) -> Self {
-        let cipher = Aes256::new(key.into());
-        let mut hash_key = Block::default();
-        cipher.encrypt_block(&mut hash_key);
-        let hash = GHash::new(&hash_key);
-        hash_key.as_mut_slice().zeroize();
-        Self { cipher, hash }
+        let round_keys = RoundKeys::new(key);
+        let mut blocks = Blocks::default();
+        round_keys.encrypt(&mut blocks);
+        let hash = GHash::new(&blocks[0]);
+        drop(Keystream(blocks));
+        Self { round_keys, hash }
     }
 
     /// Wraps `key` under this key with a fresh `nonce`, authenticating `context` (empty in the format's own wraps).
@@ -75,12 +74,12 @@ impl KeyState {
 
     /// The encrypted counter blocks 1 to 3 (section 7.1): the first masks the tag, the others the key.
     fn keystream(&self, nonce: &[u8; 12]) -> Keystream {
-        let mut blocks = [Block::default(); 3];
+        let mut blocks = Blocks::default();
         for (block, counter) in blocks.iter_mut().zip(1_u8..) {
             block[..12].copy_from_slice(nonce);
             block[15] = counter;
         }
-        self.cipher.encrypt_blocks(&mut blocks);
+        self.round_keys.encrypt(&mut blocks);
         Keystream(blocks)
     }
 
@@ -100,7 +99,7 @@ impl KeyState {
 }
 
 /// What masks one tag and one key; wiped when dropped, as the key is what it yields with the ciphertext.
-struct Keystream([Block; 3]);
+struct Keystream(Blocks);
 
 impl Keystream {
     fn apply(&self, input: &[u8], output: &mut [u8]) {
