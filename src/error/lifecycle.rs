@@ -121,6 +121,16 @@ pub enum MemoryError {
     /// The random number generator failed.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The handling of signals is installed already.
+    #[cfg(unix)]
+    #[error("signal handling is installed already")]
+    Installed,
+    /// Another process traces this one and can read its memory.
+    #[error("process {tracer} traces this one and can read its keys; detach it, or relax the memory policy")]
+    Traced {
+        /// Its number; 0 where the system does not say.
+        tracer: u64,
+    },
     /// A secret of no bytes was asked for.
     #[error("a secret has at least one byte")]
     Empty,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::pages::{Pages, system};
 use super::sys;
 use crate::error::MemoryError;
@@ -40,7 +42,8 @@ impl fmt::Display for Backend {
 }
 
 /// What happens when a protection is not to be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MemoryPolicy {
     /// Nothing is kept in memory that lacks a protection which the system should give.
     #[default]

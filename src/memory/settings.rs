@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use serde::Serialize;
 
 use super::backend::{Backend, MemoryPolicy, Protection};
 
@@ -72,7 +73,7 @@ pub enum OnDamage {
 }
 
 /// What the arena is and how full it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ArenaStatus {
     /// The memory that keys live in.

@@ -6,7 +6,7 @@ use std::ptr;
 use aes_gcm::aes::Block;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use ghash::GHash;
-use ghash::universal_hash::{KeyInit, UniversalHash};
+use ghash::universal_hash::UniversalHash;
 use zeroize::{Zeroize, zeroize_stack};
 
 use super::aes::{Blocks, RoundKeys};

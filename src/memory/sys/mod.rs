@@ -93,6 +93,6 @@ fn unsupported<T>() -> io::Result<T> {
 
 /// Turns the answer of a call that returns 0 or sets errno into a result.
 #[cfg(unix)]
-fn check(answer: libc::c_int) -> io::Result<()> {
+pub(super) fn check(answer: libc::c_int) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
