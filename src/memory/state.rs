@@ -177,6 +177,8 @@ mod tests {
     use aes_gcm::aead::AeadInOut;
     use proptest::prelude::*;
 
+    use aes_gcm::KeyInit;
+
     use super::*;
 
     proptest! {
