@@ -430,7 +430,7 @@ fn the_demo_tells_its_story_on_one_screen_and_leaves_nothing_behind() -> TestRes
             "still decrypts",
             "_IK_bob_app_eu",
             "expired",
-            "locked memory",
+            "secret memory only",
             "The folder is removed",
             if with_readme { "README.md (11000 bytes)" } else { "a built-in text" },
         ] {

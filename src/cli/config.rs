@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use keyward::CryptoPolicy;
+use keyward::memory::{ArenaSettings, Backend};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::address::{KmsAddress, StoreAddress};
@@ -17,6 +18,7 @@ use super::settings::{Level, Settings};
 /// * service `keyward`, product `default`: a first trial needs neither; a service of one's own gives its own.
 /// * store `sqlite:keyward.db`, master key `local:keyward.key`: in the current folder, made on first use.
 /// * the policy is [`CryptoPolicy::default`], the largest payload 256 MiB: those of the library.
+/// * secret memory is [`ArenaSettings::default`]: that of the library.
 /// * log level `warn`.
 pub(super) struct Config {
     pub(super) service: String,
@@ -25,6 +27,7 @@ pub(super) struct Config {
     pub(super) kms: KmsAddress,
     pub(super) policy: CryptoPolicy,
     pub(super) max_payload: usize,
+    pub(super) memory: ArenaSettings,
     pub(super) log: LevelFilter,
 }
 
@@ -56,7 +59,7 @@ impl Config {
     }
 
     fn settle(given: Settings) -> Self {
-        let default = CryptoPolicy::default();
+        let (default, memory) = (CryptoPolicy::default(), ArenaSettings::default());
         let policy = CryptoPolicy {
             expire_after: given.expire_after.map_or(default.expire_after, |span| span.0),
             revoke_check_interval: given.revoke_check.map_or(default.revoke_check_interval, |span| span.0),
@@ -70,6 +73,12 @@ impl Config {
             kms: given.kms.unwrap_or_else(|| KmsAddress::Local("keyward.key".into())),
             policy,
             max_payload: given.max_payload.map_or(MAX_PAYLOAD, |size| size.0),
+            memory: ArenaSettings {
+                bytes: given.memory_size.map_or(memory.bytes, |size| size.0),
+                policy: given.memory_policy.map_or(memory.policy, |policy| policy.0),
+                require: given.require_memfd_secret.unwrap_or(false).then_some(Backend::MemfdSecret),
+                ..memory
+            },
             log: given.log.map_or(LevelFilter::WARN, |level| level.0),
         }
     }
@@ -98,13 +107,17 @@ fn parse(text: &str) -> Result<Settings, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use keyward::memory::MemoryPolicy;
+
+    use super::*;
 
     #[test]
     fn the_file_takes_the_long_options_as_keys() {
         let text = "service='s'\nproduct='p'\nstore='memory'\nkms='local:k'\nexpire-after='30d'\nrevoke-check='5m'\n\
-                    create-precision='1s'\nmax-payload=5\nlog='debug'";
+                    create-precision='1s'\nmax-payload=5\nlog='debug'\nmemory-policy='relaxed'\nmemory-size='64K'\n\
+                    require-memfd-secret=true";
         let config = parse(text).map(Config::settle).expect("every key is known");
         assert_eq!((config.service.as_str(), config.product.as_str()), ("s", "p"));
         assert_eq!(config.store, StoreAddress::Memory);
@@ -113,6 +126,9 @@ mod tests {
         assert_eq!(config.policy.revoke_check_interval, Duration::from_secs(300));
         assert_eq!(config.policy.created_precision, Duration::from_secs(1));
         assert_eq!((config.max_payload, config.log), (5, LevelFilter::DEBUG));
+        let memory = &config.memory;
+        assert_eq!((memory.policy, memory.bytes), (MemoryPolicy::Relaxed, 65_536));
+        assert_eq!(memory.require, Some(Backend::MemfdSecret));
     }
 
     #[test]

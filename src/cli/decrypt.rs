@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::config::Config;
+use super::ending::Ending;
 use super::error::Failure;
 use super::format::{Format, Incoming};
 use super::input::{Input, Limit, is_standard, stdout_is_terminal};
@@ -14,15 +15,15 @@ use super::output::{Access, Output};
 ///
 /// # Errors
 /// [`Failure`]; nothing was written then.
-pub(super) fn run(config: &Config, options: &Decrypt) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, options: &Decrypt, ending: &Ending) -> Result<(), Failure> {
     let place = &options.place;
     require_store(&config.store)?;
     let limit = Limit { bytes: Format::largest_record(config.max_payload), max_payload: config.max_payload };
     let mut bytes = Input::open(&place.input)?.read(limit)?;
     let format = options.format.map_or_else(|| Format::detect(&bytes), Ok)?;
     let incoming = format.read(std::mem::take(&mut *bytes))?;
-    let output = Output::create(&place.output, Access::Private)?;
-    let payload = with_session(config, &place.partition, Failure::Decrypt, |session| async move {
+    let output = Output::create(&place.output, Access::Private, ending)?;
+    let payload = with_session(config, ending, &place.partition, Failure::Decrypt, |session| async move {
         let payload = match &incoming {
             Incoming::Json(json) => session.decrypt_json(json).await,
             Incoming::Record(record) => session.decrypt(record).await,

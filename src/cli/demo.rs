@@ -11,6 +11,7 @@ use keyward::{Clock, DataRowRecord, Error, ManualClock, SessionFactory, Status};
 use zeroize::Zeroizing;
 
 use super::config::Config;
+use super::ending::Ending;
 use super::error::Failure;
 use super::input::{Input, Limit};
 use super::keys::all_keys;
@@ -32,9 +33,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// [`Failure`]; the folder is removed whatever happens.
-pub(super) fn run(config: &Config, options: &Demo) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, options: &Demo, ending: &Ending) -> Result<(), Failure> {
     let (name, payload) = payload(options.file.as_deref(), config.max_payload)?;
     let folder = tempfile::Builder::new().prefix("keyward-demo-").tempdir().map_err(Failure::Folder)?;
+    let path = folder.path().to_owned();
+    ending.undo_with(move || drop(std::fs::remove_dir_all(path)));
     let kms = LocalKms::open_or_create(folder.path().join("demo.key")).map_err(Failure::MasterKey)?;
     let story = block_on(tell(config, kms, folder.path(), &name, &payload));
     let removed = folder.close().map_err(Failure::Folder);
@@ -87,7 +90,7 @@ async fn tell(config: &Config, kms: LocalKms, folder: &Path, name: &str, payload
     story.push_str(&to_table(&listing));
 
     let status = factory.status();
-    heading(&mut story, "5. Keys in the clear live in locked memory only.");
+    heading(&mut story, "5. Keys in the clear live in secret memory only.");
     locked_memory(&mut story, &status);
     factory.close().await?;
     let _ = writeln!(story, "   Closed: {} keys are left in it.", factory.status().live_keys);

@@ -2,6 +2,7 @@
 
 use super::address::StoreAddress;
 use super::config::Config;
+use super::ending::Ending;
 use super::error::Failure;
 use super::format::{Format, to_base64, to_binary};
 use super::input::{Input, Limit, is_standard, stdout_is_terminal};
@@ -14,7 +15,7 @@ use super::run::warn;
 ///
 /// # Errors
 /// [`Failure`]; nothing was written then.
-pub(super) fn run(config: &Config, options: &Encrypt) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, options: &Encrypt, ending: &Ending) -> Result<(), Failure> {
     let (place, format) = (&options.place, options.format);
     if format == Format::Binary && is_standard(&place.output) && stdout_is_terminal() {
         let hint = "write to a file with --out, or choose --format json";
@@ -24,8 +25,8 @@ pub(super) fn run(config: &Config, options: &Encrypt) -> Result<(), Failure> {
         warn("the keys in --store memory end with this command: nothing will decrypt the record");
     }
     let payload = Input::open(&place.input)?.read(Limit::of_payload(config.max_payload))?;
-    let output = Output::create(&place.output, Access::Usual)?;
-    let record = with_session(config, &place.partition, Failure::Encrypt, |session| async move {
+    let output = Output::create(&place.output, Access::Usual, ending)?;
+    let record = with_session(config, ending, &place.partition, Failure::Encrypt, |session| async move {
         if format == Format::Binary {
             let record = session.encrypt(&payload).await.map_err(Failure::Encrypt)?;
             return Ok(to_binary(&record));

@@ -23,6 +23,7 @@ pub(super) enum Exit {
     NoInput = 66,
     Unavailable = 69,
     Software = 70,
+    System = 71,
     CannotCreate = 73,
     Io = 74,
     Temporary = 75,
@@ -85,6 +86,10 @@ pub(super) enum Failure {
     MasterKey(#[source] KmsError),
     #[error("cannot start")]
     Build(#[from] BuildError),
+    #[error("keys in memory cannot be protected")]
+    Memory(#[source] MemoryError),
+    #[error("the strict memory policy is not met")]
+    Doctor,
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot encrypt")]
@@ -119,7 +124,7 @@ impl Failure {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Config { .. } => Exit::Config,
+            Self::Config { .. } | Self::Memory(_) | Self::Doctor => Exit::Config,
             Self::Open { .. } | Self::NoStore { .. } => Exit::NoInput,
             Self::Read { .. } | Self::Write { .. } => Exit::Io,
             Self::InputTooLarge { .. } | Self::Format(_) => Exit::Data,
@@ -140,6 +145,10 @@ impl Failure {
             Self::InputTooLarge { .. } => Some("raise --max-payload"),
             Self::BinaryToTerminal { hint, .. } => Some(hint),
             Self::NoStore { .. } => Some("name an existing one with --store; `keyward encrypt` makes a new one"),
+            Self::Memory(_) => {
+                Some("`keyward doctor` shows what is missing; --memory-policy relaxed goes on without it")
+            }
+            Self::Doctor => Some("change what is named above, or choose --memory-policy relaxed"),
             Self::Format(error) => error.hint(),
             Self::Decrypt(Error::WrongPartition) => {
                 Some("give the --partition, --service and --product that it was encrypted with")

@@ -1,7 +1,8 @@
 //! The command: one file per subcommand, and what they share. It knows the library by its public API alone.
 //!
 //! * `run.rs` is the way from the command line to the exit code; `options.rs` is the command line.
-//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys.rs`, `completions.rs` are the subcommands.
+//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
+//!   they do when a signal ends them.
 //! * `settings.rs` are the options that all share, in their text forms; `address.rs` is what `--store` and `--kms` name;
 //!   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
 //! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
@@ -15,7 +16,9 @@ mod completions;
 mod config;
 mod decrypt;
 mod demo;
+mod doctor;
 mod encrypt;
+mod ending;
 mod error;
 mod format;
 mod input;

@@ -10,6 +10,7 @@ use keyward::{Session, SessionFactory};
 
 use super::address::{KmsAddress, StoreAddress};
 use super::config::Config;
+use super::ending::Ending;
 use super::error::Failure;
 
 type Kms = Arc<dyn KeyManagementService>;
@@ -22,6 +23,7 @@ type Kms = Arc<dyn KeyManagementService>;
 /// [`Failure`] of opening, of the work, or else of closing.
 pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
     config: &Config,
+    ending: &Ending,
     partition: &str,
     refused: fn(keyward::Error) -> Failure,
     work: impl FnOnce(Session) -> F,
@@ -29,6 +31,7 @@ pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
     let kms = open_kms(config)?;
     block_on(async {
         let factory = open_factory(config, kms).await?;
+        ending.close_with(&factory);
         let result = match factory.session(partition).await {
             Ok(session) => work(session).await,
             Err(error) => Err(refused(error)),

@@ -17,6 +17,7 @@ Examples:
   keyward encrypt --partition alice --in a.pdf --out a.json
   keyward decrypt --partition alice --in a.json --out a.pdf
   keyward keys list                                        the keys in keyward.db
+  keyward doctor                                           what protects keys in memory here
 
 An option is taken from the command line, else from its environment variable, else from the
 file that --config names, else it has its default. The file is TOML; its keys are the common
@@ -27,8 +28,8 @@ options, and paths in it are relative to the current folder:
   expire-after = \"90d\"
 
 Exit codes are those of sysexits.h: 64 usage, 65 bad record, 66 no input, 69 store or key service
-refuses, 70 internal, 73 cannot create, 74 input/output, 75 try again, 77 no permission,
-78 configuration.";
+refuses, 70 internal, 71 system, 73 cannot create, 74 input/output, 75 try again, 77 no permission,
+78 configuration, or memory that cannot be protected; 128 and its number after a signal.";
 
 /// Application-layer encryption: every tenant under keys of its own, data-compatible with Asherah.
 #[derive(Parser)]
@@ -67,8 +68,19 @@ pub(super) enum Command {
     /// Look at the keys in the store
     #[command(subcommand)]
     Keys(Keys),
+    /// Show what protects keys in memory on this machine, and what to change
+    ///
+    /// Needs no store and no master key. Ends with 78 when the strict memory policy would refuse to start.
+    Doctor(Doctor),
     /// Print a completion script for a shell
     Completions(Completions),
+}
+
+#[derive(Args)]
+pub(super) struct Doctor {
+    /// Print one JSON object
+    #[arg(long, env = "KEYWARD_JSON", value_parser = FalseyValueParser::new())]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::ending::Ending;
 use super::error::Failure;
 use super::input::is_standard;
 use super::progress::Progress;
@@ -42,7 +43,7 @@ impl Output {
     ///
     /// # Errors
     /// [`Failure::Create`] when nothing can be written there.
-    pub(super) fn create(path: &Path, access: Access) -> Result<Self, Failure> {
+    pub(super) fn create(path: &Path, access: Access, ending: &Ending) -> Result<Self, Failure> {
         if is_standard(path) {
             return Ok(Self::Standard);
         }
@@ -68,6 +69,9 @@ impl Output {
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         }
         let file = builder.tempfile_in(folder).map_err(|error| failed(cause(&error)))?;
+        let temporary = file.path().to_owned();
+        // It may have its final name, or be removed, by then.
+        ending.undo_with(move || drop(fs::remove_file(temporary)));
         Ok(Self::Replacing { path: target, file })
     }
 

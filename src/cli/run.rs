@@ -3,20 +3,39 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use keyward::memory::{harden, init, report};
+
 use super::address::KmsAddress;
 use super::config::Config;
+use super::ending::Ending;
 use super::error::{Exit, Failure};
 use super::options::{Command, Parsed, parse};
-use super::{completions, decrypt, demo, encrypt, keys};
+use super::{completions, decrypt, demo, doctor, encrypt, keys};
 
 /// Runs the command of this process.
 pub(crate) fn run() -> ExitCode {
+    // First of all, while there is no other thread.
+    let ending = match Ending::install() {
+        Ok(ending) => ending,
+        Err(error) => {
+            say(&format!("cannot take over signals: {error}"));
+            return Exit::System.into();
+        }
+    };
+    let code = run_until(&ending);
+    ending.takes_over();
+    code
+}
+
+fn run_until(ending: &Ending) -> ExitCode {
     let parsed = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return explain(&error),
     };
-    match dispatch(parsed) {
+    match dispatch(parsed, ending) {
         Ok(()) => ExitCode::SUCCESS,
+        // What a signal cut off is no failure to tell of.
+        Err(_) if ending.has_begun() => ExitCode::FAILURE,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             say(&failure.text());
@@ -33,7 +52,7 @@ pub(super) fn warn(text: &str) {
     say(&format!("warning: {text}"));
 }
 
-fn dispatch(parsed: Parsed) -> Result<(), Failure> {
+fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
     let Parsed { options, kms_is_visible } = parsed;
     if let Command::Completions(options) = &options.command {
         return completions::run(options);
@@ -44,12 +63,20 @@ fn dispatch(parsed: Parsed) -> Result<(), Failure> {
         warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
     }
     match &options.command {
-        Command::Demo(options) => demo::run(&config, options),
-        Command::Encrypt(options) => encrypt::run(&config, options),
-        Command::Decrypt(options) => decrypt::run(&config, options),
+        Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, ending)),
+        Command::Encrypt(options) => protect(&config).and_then(|()| encrypt::run(&config, options, ending)),
+        Command::Decrypt(options) => protect(&config).and_then(|()| decrypt::run(&config, options, ending)),
         Command::Keys(options) => keys::run(&config, options),
+        Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
     }
+}
+
+/// Protects the memory of this process, before a command reads keys.
+fn protect(config: &Config) -> Result<(), Failure> {
+    harden(config.memory.policy).and_then(|_| init(&config.memory)).map_err(Failure::Memory)?;
+    tracing::info!("{}", report());
+    Ok(())
 }
 
 /// Prints help where it was asked for, and else what is wrong with the command line.

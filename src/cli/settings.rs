@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use keyward::memory::MemoryPolicy;
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -37,6 +38,18 @@ pub(super) struct Settings {
     /// The largest payload: bytes, or with a suffix K, M or G (powers of 1024) [default: 256M]
     #[arg(long, global = true, env = "KEYWARD_MAX_PAYLOAD", value_name = "SIZE")]
     pub(super) max_payload: Option<Size>,
+    /// What happens when a protection of keys in memory is not to be had: strict refuses to start, relaxed warns; see
+    /// `keyward doctor` [default: strict]
+    #[arg(long, global = true, env = "KEYWARD_MEMORY_POLICY", value_name = "POLICY")]
+    pub(super) memory_policy: Option<Policy>,
+    /// How much memory is locked for keys: bytes, or with a suffix K, M or G; less where the lock limit is lower
+    /// [default: 2M]
+    #[arg(long, global = true, env = "KEYWARD_MEMORY_SIZE", value_name = "SIZE")]
+    pub(super) memory_size: Option<Size>,
+    /// Refuse to start unless keys stand in memory that the kernel hides from all other processes [default: false]
+    #[arg(long, global = true, env = "KEYWARD_REQUIRE_MEMFD_SECRET", value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    pub(super) require_memfd_secret: Option<bool>,
     /// What is logged to stderr: off, error, warn, info, debug or trace [default: warn]
     #[arg(long, global = true, env = "KEYWARD_LOG", value_name = "LEVEL")]
     pub(super) log: Option<Level>,
@@ -54,6 +67,9 @@ impl Settings {
             revoke_check: self.revoke_check.or(other.revoke_check),
             create_precision: self.create_precision.or(other.create_precision),
             max_payload: self.max_payload.or(other.max_payload),
+            memory_policy: self.memory_policy.or(other.memory_policy),
+            memory_size: self.memory_size.or(other.memory_size),
+            require_memfd_secret: self.require_memfd_secret.or(other.require_memfd_secret),
             log: self.log.or(other.log),
         }
     }
@@ -123,6 +139,36 @@ impl std::str::FromStr for Size {
         };
         let count: usize = digits.trim_end().parse().map_err(|_| SizeError)?;
         count.checked_mul(unit).map(Self).ok_or(SizeError)
+    }
+}
+
+/// A policy for secret memory: `strict` or `relaxed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Policy(pub(super) MemoryPolicy);
+
+/// Why a text is no [`Policy`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a memory policy is strict or relaxed")]
+pub(super) struct PolicyError;
+
+impl std::str::FromStr for Policy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        match text.to_ascii_lowercase().as_str() {
+            "strict" => Ok(Self(MemoryPolicy::Strict)),
+            "relaxed" => Ok(Self(MemoryPolicy::Relaxed)),
+            _ => Err(PolicyError),
+        }
+    }
+}
+
+impl TryFrom<String> for Policy {
+    type Error = PolicyError;
+
+    fn try_from(text: String) -> Result<Self, PolicyError> {
+        text.parse()
     }
 }
 

@@ -67,8 +67,14 @@ impl Pages {
     #[expect(unsafe_code, reason = "mmap and madvise on an own mapping")]
     pub(super) fn back_by_secret(&mut self, file: &sys::SecretFile, access: Access) -> Result<(), MemoryError> {
         let (start, bytes) = (self.start(), self.size());
+        let refused = system("mmap of a memfd_secret");
+        sys::try_secret(file, bytes).map_err(&refused)?;
         // SAFETY: the range is this value's own mapping, inaccessible, so nothing refers to it.
-        unsafe { sys::map_secret(file, start, bytes, access) }.map_err(system("mmap of a memfd_secret"))?;
+        if let Err(error) = unsafe { sys::map_secret(file, start, bytes, access) } {
+            // Others may map something there from now on; the guard pages are the price.
+            self.reservation.mapped = false;
+            return Err(refused(error));
+        }
         self.access = access;
         // Locked by nature; mlock(2) of it would fail.
         self.locked = true;
@@ -227,7 +233,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         if let Err(error) = self.clear() {
-            tracing::warn!(%error, "secret memory could not be given back");
+            tracing::warn!(%error, cause = ?error.cause(), "secret memory could not be given back");
         }
     }
 }

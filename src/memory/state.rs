@@ -173,11 +173,9 @@ impl SlotBytes {
 
 #[cfg(test)]
 mod tests {
-    use aes_gcm::Aes256Gcm;
     use aes_gcm::aead::AeadInOut;
+    use aes_gcm::{Aes256Gcm, KeyInit};
     use proptest::prelude::*;
-
-    use aes_gcm::KeyInit;
 
     use super::*;
 

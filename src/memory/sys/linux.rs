@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use super::posix::mapped;
 use super::{Access, Limits, check, lock_limits};
@@ -63,7 +63,18 @@ pub(in super::super) fn secret_file(bytes: usize) -> io::Result<SecretFile> {
     Ok(SecretFile(file))
 }
 
-/// Maps secret memory over part of a mapping of the caller's. A page comes with the first touch, whatever mmap(2) is asked
+/// Tells whether secret memory can be mapped: the limit on locked memory is checked when it is.
+#[expect(unsafe_code, reason = "mmap")]
+pub(in super::super) fn try_secret(file: &SecretFile, bytes: usize) -> io::Result<()> {
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+    let at = mapped(unsafe {
+        libc::mmap(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_SHARED, file.0.as_raw_fd(), 0)
+    })?;
+    // SAFETY: made in the lines above, and nobody knows of it.
+    unsafe { super::unmap(at, bytes) }
+}
+
+/// Maps secret memory over part of a mapping of the caller's, which is gone when this fails. A page comes with the first touch, whatever mmap(2) is asked
 /// for, and then stays resident; a touch for which the system has no page left ends the process with SIGBUS.
 ///
 /// # Safety

@@ -1,0 +1,67 @@
+//! What a command does when a signal ends it.
+
+#[cfg(unix)]
+use keyward::memory::signals::{self, Shutdown, SignalSettings};
+use keyward::{MemoryError, SessionFactory};
+
+use super::open::block_on;
+
+/// Undoes what a command has begun when a signal ends it; keys are wiped whatever is undone.
+pub(super) struct Ending {
+    #[cfg(unix)]
+    shutdown: Shutdown,
+}
+
+impl Ending {
+    /// Takes over what signals do to this process; to be called while there is no other thread.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when the system refuses.
+    pub(super) fn install() -> Result<Self, MemoryError> {
+        #[cfg(unix)]
+        {
+            let shutdown = signals::install(&SignalSettings { drain: DRAIN, ..SignalSettings::default() })?;
+            // A command that has begun nothing ends at once.
+            shutdown.drain_with(|_| ());
+            Ok(Self { shutdown })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Has `undo` run when a signal ends the command, on another thread.
+    pub(super) fn undo_with(&self, undo: impl FnOnce() + Send + 'static) {
+        #[cfg(unix)]
+        self.shutdown.drain_with(|_| undo());
+        #[cfg(not(unix))]
+        let _ = undo;
+    }
+
+    /// Has `factory` closed when a signal ends the command: operations under way end, keys are wiped.
+    pub(super) fn close_with(&self, factory: &SessionFactory) {
+        let factory = factory.clone();
+        self.undo_with(move || {
+            // The process ends whatever comes of it, and wipes everything first.
+            let _ = block_on(async { Ok(factory.close().await?) });
+        });
+    }
+
+    /// Tells whether a signal is ending the command: what fails then is no failure to tell of.
+    pub(super) fn has_begun(&self) -> bool {
+        #[cfg(unix)]
+        return self.shutdown.is_requested().is_some();
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// Leaves the end of the process, and its exit code, to the signal that has begun it; returns when there is none.
+    pub(super) fn takes_over(&self) {
+        while self.has_begun() {
+            std::thread::park();
+        }
+    }
+}
+
+/// How long a command may take to end after a signal; the second signal ends it at once.
+#[cfg(unix)]
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
