@@ -170,7 +170,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
     };
     let own = actix::System::new();
     let outcome = Arc::new(OnceLock::new());
-    let outside = own.block_on(async {
+    let (outside, waiting) = own.block_on(async {
         let inside = Arbiter::current();
         let outside = Arbiter::new();
         let index = Arc::new(KeyIndex::default());
@@ -225,19 +225,29 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
                 Err(CloseError { failures: vec![CloseFailure { component: "system", reason: error.to_string() }] })
             }
         };
-        let _ = outcome.set(result.clone());
+        let _ = outcome.set(result);
         stops.close();
-        let mut waiting = waiting;
-        while let Some(stop) = waiting {
-            if let Some(done) = stop.done {
-                let _ = done.send(result.clone());
-            }
-            waiting = stops.recv().await;
+        let mut waiting: Vec<_> = waiting.into_iter().collect();
+        while let Some(stop) = stops.recv().await {
+            waiting.push(stop);
         }
         outside.stop();
-        outside
+        (outside, waiting)
     });
-    let _ = outside.join();
+    // Whoever hears that the factory is closed may rely on it that nothing here holds its parts any more, the key management
+    // service with its master key among them; unless an application's code blocks the second thread.
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    let joining = std::thread::Builder::new().name("keyward-join".to_owned()).spawn(move || {
+        let _ = outside.join();
+        let _ = ended.send(());
+    });
+    if joining.is_ok() {
+        let _ = has_ended.recv_timeout(timeouts.drain);
+    }
+    drop(own);
+    for done in waiting.into_iter().filter_map(|stop| stop.done) {
+        let _ = done.send(outcome.get().cloned().unwrap_or(Ok(())));
+    }
 }
 
 /// Ends the system; `done` hears how it went.
