@@ -115,6 +115,26 @@ pub enum MemoryError {
     /// Something wrote over a sealed copy in ordinary memory; all secret memory was wiped.
     #[error("a sealed key was overwritten; secret memory was wiped")]
     DamagedCopy,
+    /// Something wrote over the memory before a secret; all secrets were wiped.
+    #[error("memory before a secret was overwritten; all secrets were wiped")]
+    DamagedSecret,
+    /// A buffer is read-only at the moment.
+    #[error("the buffer is frozen; melt it to write")]
+    Frozen,
+    /// Bytes do not have the size that is asked of them.
+    #[error("{bytes} bytes do not fit what takes {of}")]
+    Shape {
+        /// How many there are.
+        bytes: usize,
+        /// What they were to fit.
+        of: usize,
+    },
+    /// More bytes than one call of the cipher takes.
+    #[error("{bytes} bytes are more than can be sealed at once")]
+    TooLarge {
+        /// How many there are.
+        bytes: usize,
+    },
     /// A wrapped key is not what its parent wrapped.
     #[error("the wrapped key is not authentic")]
     NotAuthentic,

@@ -7,7 +7,8 @@ use super::backend::{self, Acquired, Backend, Demand, MemoryPolicy, Protection};
 use super::claimed::{ClaimedSlot, Pin};
 use super::control::Control;
 use super::pages::{self, Pages};
-use super::settings::{ArenaSettings, ArenaStatus, OnDamage};
+use super::placed::end_if_asked;
+use super::settings::{ArenaSettings, ArenaStatus};
 use super::slot::{Pinned, SlotControl, SlotRef, State};
 use super::state::{CANARY, SlotBytes};
 use super::wipe::{self, Wipeable};
@@ -263,11 +264,8 @@ impl Arena {
             Some(slot) => tracing::error!(slot, "secret memory was overwritten; everything in it was wiped"),
             None => tracing::error!("a sealed key was overwritten; secret memory was wiped"),
         }
-        if self.settings.on_damage == OnDamage::Exit {
-            let place = slot.map_or_else(|| "a sealed key".to_owned(), |slot| format!("slot {slot}"));
-            eprintln!("keyward: secret memory corrupted at {place}; keys were wiped");
-            sys::exit_now(70);
-        }
+        let place = slot.map_or_else(|| "a sealed key".to_owned(), |slot| format!("slot {slot}"));
+        end_if_asked(self.settings.on_damage, &place);
     }
 
     pub(super) fn status(&self) -> ArenaStatus {

@@ -13,26 +13,36 @@
 //! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
 //! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
 //!   compute with, through a `lease.rs`.
+//! * `secret.rs` is what a single secret is to those who use it; `placed.rs` its mapping, `protected.rs` one that is
+//!   inaccessible at rest, `buffer.rs` one to work on, `enclave.rs` one that is sealed, `stream.rs` and `pipe.rs` some that flow.
+//! * `signals/` wipes at the end of the process; `harden.rs` keeps others from its memory; `report.rs` says what protects it.
 
 mod aes;
 mod arena;
 mod atomics;
 mod backend;
+mod buffer;
 mod claimed;
 mod control;
+mod enclave;
 mod harden;
 mod key;
 mod lease;
 mod pages;
+mod pipe;
+mod placed;
 mod process;
+mod protected;
 mod readers;
 mod report;
 mod sealing;
+mod secret;
 mod settings;
 #[cfg(unix)]
 pub mod signals;
 mod slot;
 mod state;
+mod stream;
 mod sys;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -43,13 +53,19 @@ mod worker;
 
 pub use crate::error::MemoryError;
 pub use backend::{Backend, MemoryPolicy, Protection};
+pub use buffer::Buffer;
+pub use enclave::Enclave;
 pub use harden::harden;
 pub use key::LockedKey;
 pub use lease::Lease;
 pub use pages::{Access, Limits, Pages, disable_core_dumps, limits};
+pub use pipe::{StreamReader, StreamWriter};
+pub use protected::{GuardedMemory, GuardedMemoryFactory, ProtectedMemory, ProtectedMemoryFactory};
 pub use report::{Report, report};
+pub use secret::{Secret, SecretExt, SecretFactory, SecretReader};
 pub use settings::{ArenaSettings, ArenaStatus, OnDamage};
 pub use state::{NotAuthentic, SealedKey, WRAPPED_KEY};
+pub use stream::Stream;
 pub(crate) use vault::{MasterKey, RandomFill, Reservation};
 pub use vault::{Vault, WipeReport};
 pub use wipe::{Wiped, purge};

@@ -104,6 +104,11 @@ impl Vault {
         Self::open_in(Arena::shared(&ArenaSettings::default())?, random)
     }
 
+    /// Fails once the vault closes, in a forked child, and when everything was wiped.
+    pub(super) fn check(&self) -> Result<(), MemoryError> {
+        self.core.check()
+    }
+
     /// Makes a random key; `label` is what it is called, for the sealed copy.
     ///
     /// # Errors

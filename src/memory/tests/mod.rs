@@ -8,9 +8,12 @@ use super::state::SlotBytes;
 use super::{ArenaSettings, LockedKey, MemoryError, OnDamage, Vault};
 use crate::error::{Error, RandomError};
 
+mod buffers;
 mod damage;
 mod sealing;
+mod secrets;
 mod slot;
+mod streams;
 mod wiping;
 
 const NO_TIME: Duration = Duration::ZERO;
