@@ -35,9 +35,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// [`Failure`]; the folder is removed whatever happens.
 pub(super) fn run(config: &Config, options: &Demo, ending: &Ending) -> Result<(), Failure> {
     let (name, payload) = payload(options.file.as_deref(), config.max_payload)?;
-    let folder = tempfile::Builder::new().prefix("keyward-demo-").tempdir().map_err(Failure::Folder)?;
-    let path = folder.path().to_owned();
-    ending.undo_with(move || drop(std::fs::remove_dir_all(path)));
+    let make = || tempfile::Builder::new().prefix("keyward-demo-").tempdir().map_err(Failure::Folder);
+    let remove = |path| drop(std::fs::remove_dir_all(path));
+    let folder = ending.undoing(make, |folder| folder.path().to_owned(), remove)?;
     let kms = LocalKms::open_or_create(folder.path().join("demo.key")).map_err(Failure::MasterKey)?;
     let story = block_on(tell(config, kms, folder.path(), &name, &payload));
     let removed = folder.close().map_err(Failure::Folder);

@@ -36,9 +36,9 @@ pub(super) fn run(config: &Config, options: &Doctor) -> Result<(), Failure> {
     let strict = ArenaSettings { policy: MemoryPolicy::Strict, ..config.memory.clone() };
     let hardened = harden(MemoryPolicy::Strict);
     let mapped = init(&strict);
-    if mapped.is_err() && config.memory.policy == MemoryPolicy::Relaxed {
-        // What a relaxed start would get; that it gets something is no comfort to the strict policy.
-        let _ = init(&config.memory);
+    if mapped.is_err() {
+        // Shows what is missing, and what a relaxed start would get; that it gets something is no comfort to the strict policy.
+        let _ = init(&ArenaSettings { policy: MemoryPolicy::Relaxed, require: None, ..config.memory.clone() });
     }
     let refusal = hardened.err().or(mapped.err());
     let report = report();
@@ -125,7 +125,11 @@ fn to_text(finding: &Finding) -> String {
     };
     match &report.arena {
         Some(arena) => {
-            row("backend", arena.backend.to_string());
+            let policy = match arena.policy {
+                MemoryPolicy::Strict => "",
+                MemoryPolicy::Relaxed => ", under the relaxed policy alone",
+            };
+            row("backend", format!("{}{policy}", arena.backend));
             row("locked", format!("{} KiB", arena.locked_bytes / 1024));
             let room = format!("{} keys ready for use, {} scratch slots", arena.slots, arena.scratch_slots);
             row("room", format!("{room}; more keys are kept sealed"));

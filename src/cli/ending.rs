@@ -1,5 +1,7 @@
 //! What a command does when a signal ends it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 #[cfg(unix)]
 use keyward::memory::signals::{self, Shutdown, SignalSettings};
 use keyward::{MemoryError, SessionFactory};
@@ -29,8 +31,31 @@ impl Ending {
         Ok(Self {})
     }
 
+    /// Makes something, and has `undo` run on it when a signal ends the command, also when that comes while it is made.
+    ///
+    /// # Errors
+    /// Those of `make`; there is nothing to undo then.
+    pub(super) fn undoing<T, E, U: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> Result<T, E>,
+        keep: impl FnOnce(&T) -> U,
+        undo: impl FnOnce(U) + Send + 'static,
+    ) -> Result<T, E> {
+        let place = Arc::new(Mutex::new(None));
+        let of_undo = Arc::clone(&place);
+        let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        self.undo_with(move || {
+            if let Some(made) = of_undo.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                undo(made);
+            }
+        });
+        let made = make()?;
+        *kept = Some(keep(&made));
+        Ok(made)
+    }
+
     /// Has `undo` run when a signal ends the command, on another thread.
-    pub(super) fn undo_with(&self, undo: impl FnOnce() + Send + 'static) {
+    fn undo_with(&self, undo: impl FnOnce() + Send + 'static) {
         #[cfg(unix)]
         self.shutdown.drain_with(|_| undo());
         #[cfg(not(unix))]

@@ -68,10 +68,9 @@ impl Output {
         if access == Access::Usual {
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(|error| failed(cause(&error)))?;
-        let temporary = file.path().to_owned();
+        let make = || builder.tempfile_in(folder).map_err(|error| failed(cause(&error)));
         // It may have its final name, or be removed, by then.
-        ending.undo_with(move || drop(fs::remove_file(temporary)));
+        let file = ending.undoing(make, |file| file.path().to_owned(), |path| drop(fs::remove_file(path)))?;
         Ok(Self::Replacing { path: target, file })
     }
 

@@ -1,7 +1,8 @@
-//! Ends of a program that wipe first.
+//! Ends of a program that wipe first, and what it starts.
 
-use super::super::wipe;
-use super::{Signal, SignalSettings, install};
+use std::process::Command;
+
+use super::{Signal, SignalSettings, install, waiting, wipers};
 use crate::error::MemoryError;
 
 /// Has `f` run at the first of `signals`, or of all that there are when none is named, then wipes everything and ends the
@@ -32,7 +33,7 @@ pub fn catch_interrupt() -> Result<(), MemoryError> {
 
 /// Wipes everything and ends the process with `code`, running what is registered for its end.
 pub fn safe_exit(code: i32) -> ! {
-    wipe::purge();
+    wipers::wipe_everything();
     std::process::exit(code)
 }
 
@@ -42,6 +43,28 @@ pub fn safe_exit(code: i32) -> ! {
 /// Always.
 #[expect(clippy::panic, reason = "that is what it is for")]
 pub fn safe_panic(message: &str) -> ! {
-    wipe::purge();
+    wipers::wipe_everything();
     panic!("{message}")
+}
+
+/// Has the program that `command` starts receive the signals that [`install`] blocks: a mask survives exec(3), and
+/// [`Command`] leaves it as it is, so that SIGTERM, control-C and their like would not end what is started without this.
+///
+/// ```no_run
+/// use std::process::Command;
+///
+/// use keyward::memory::signals::unblock_in;
+///
+/// let helper = unblock_in(&mut Command::new("helper")).spawn()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// An asynchronous command of another crate wraps one of these: give it that one.
+#[expect(unsafe_code, reason = "code between fork and exec")]
+pub fn unblock_in(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt as _;
+
+    let signals = waiting::set_of(&Signal::ALL);
+    // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(move || waiting::mask(libc::SIG_UNBLOCK, &signals)) }
 }

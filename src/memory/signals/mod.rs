@@ -1,29 +1,33 @@
 //! What ends a process, and the wipe that comes first: signals, crashes, `exit`, panics.
 //!
 //! A library that is linked in does none of this by itself. A program that wants it calls [`install`] first thing in
-//! `main`, before any thread exists: `TERM`, `INT`, `HUP` and `QUIT` are then blocked everywhere and waited for by one thread
-//! (`waiting.rs`), which owes nothing to any runtime, so that a blocked one cannot keep keys alive. Crashes are caught by
-//! handlers that wipe and hand over to whoever had the signal before (`crash.rs`).
+//! `main`, before any thread exists: `TERM`, `INT`, `HUP` and `QUIT` are then blocked everywhere, except those that the
+//! program was started to ignore, and waited for by one thread (`waiting.rs`), which owes nothing to any runtime, so that
+//! a blocked one cannot keep keys alive. `shutdown.rs` is how the program learns of them. Crashes are caught by handlers that
+//! wipe and hand over to whoever had the signal before (`crash.rs`); `helpers.rs` has shorter ways to the same end. Where
+//! several threads end the process at once, none goes before all have wiped (`wipers.rs`).
 //!
 //! * The **first** signal lets the program drain: [`Shutdown::requested`] resolves, functions given to
 //!   [`Shutdown::drain_with`] run.
 //! * The **second** signal, or the end of [`SignalSettings::drain`], wipes everything and ends the process with 128 and the
 //!   signal's number.
 //!
-//! Unix only. Programs started by [`std::process::Command`] do not inherit what is blocked; children made by fork(2) alone do.
+//! Unix only. What a program starts inherits what is blocked, also by [`std::process::Command`]; [`unblock_in`] undoes that.
 
 mod crash;
 mod helpers;
+mod shutdown;
 mod waiting;
+mod wipers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use helpers::{catch_interrupt, catch_signals, safe_exit, safe_panic};
-pub use waiting::Shutdown;
+pub use helpers::{catch_interrupt, catch_signals, safe_exit, safe_panic, unblock_in};
+pub use shutdown::Shutdown;
 
 use super::backend::Protection;
-use super::{process, wipe};
+use super::process;
 use crate::error::MemoryError;
 
 /// A request from outside to end.
@@ -141,11 +145,11 @@ static AT_EXIT: AtomicBool = AtomicBool::new(false);
 
 #[expect(unsafe_code, reason = "atexit")]
 fn at_exit() -> Result<(), MemoryError> {
-    extern "C" fn wipe_everything() {
-        wipe::purge();
+    extern "C" fn wipe_first() {
+        wipers::wipe_everything();
     }
     // SAFETY: the handler is a function of this program; it neither unwinds nor takes locks.
-    if unsafe { libc::atexit(wipe_everything) } != 0 {
+    if unsafe { libc::atexit(wipe_first) } != 0 {
         return Err(super::pages::system("atexit")(std::io::ErrorKind::OutOfMemory.into()));
     }
     AT_EXIT.store(true, Ordering::Relaxed);
@@ -156,7 +160,7 @@ fn at_exit() -> Result<(), MemoryError> {
 fn wipe_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        wipe::purge();
+        wipers::wipe_everything();
         tell(panic);
     }));
 }
