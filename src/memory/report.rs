@@ -17,7 +17,7 @@ use super::settings::ArenaStatus;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The arena, when it was mapped.
+    /// The arena, when it was mapped and neither wiped as a whole nor left to the parent of a fork.
     pub arena: Option<ArenaStatus>,
     /// What the process may lock and has locked.
     pub limits: Limits,
@@ -32,7 +32,7 @@ pub struct Report {
 /// Returns what protects the secrets of this process now; costs a few system calls.
 #[must_use]
 pub fn report() -> Report {
-    let arena = Arena::mapped().map(|arena| arena.status());
+    let arena = Arena::mapped().filter(|arena| arena.check().is_ok()).map(|arena| arena.status());
     let mut process = harden::protections();
     #[cfg(unix)]
     process.extend(super::signals::protections());

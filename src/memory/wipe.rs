@@ -6,6 +6,7 @@
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroize;
 
@@ -38,8 +39,29 @@ pub struct Wiped {
 /// and end in [`MemoryError::Closed`](crate::MemoryError::Closed), their output discarded. Takes about a millisecond per
 /// 8 MiB.
 ///
+/// Returns when wipes of other threads have ended as well.
+///
 /// There is no list of objects to be told: the wipe walks the same words that arbitrate every use.
 pub fn purge() -> Wiped {
+    WIPERS.fetch_add(1, Ordering::AcqRel);
+    let wiped = wipe_all();
+    WIPERS.fetch_sub(1, Ordering::AcqRel);
+    // What another thread has begun to wipe was passed by, and whoever returns first may end the process under its hands.
+    // clock_gettime(2) and sched_yield(2) may be called in a signal handler.
+    let began = Instant::now();
+    while WIPERS.load(Ordering::Acquire) != 0 && began.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    wiped
+}
+
+/// How many threads are wiping.
+static WIPERS: AtomicUsize = AtomicUsize::new(0);
+
+/// A wipe takes a millisecond per 8 MiB; a crash in the middle of one would wait for itself.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn wipe_all() -> Wiped {
     let mut wiped = Wiped::default();
     let here = process::current();
     let mut chunk = CHUNKS.load(Ordering::Acquire);

@@ -136,5 +136,5 @@ fn panic_out_of_main(stage: &Stage) -> TestResult {
         std::mem::forget((vault.clone(), key.clone()));
     }
     stage.pause("ready")?;
-    std::panic::panic_any("out of main")
+    crate::stage::panic("out of main")
 }

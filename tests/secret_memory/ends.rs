@@ -1,7 +1,7 @@
 //! Every way a process ends, and whether its keys are wiped before the system gets the pages back.
 
 use std::io::{Read, pipe};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -190,7 +190,7 @@ fn end_somehow(stage: &Stage) -> TestResult {
         "exit" => std::process::exit(3),
         "safe-exit" => safe_exit(4),
         "panic" => {
-            let caught = catch_unwind(AssertUnwindSafe(|| std::panic::panic_any("caught")));
+            let caught = catch_unwind(|| stage::panic("caught"));
             os::exit_now(i32::from(caught.is_ok()))
         }
         other => return Err(format!("ended by nothing: {other}").into()),

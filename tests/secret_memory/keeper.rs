@@ -56,7 +56,7 @@ fn keep(stage: &Stage) -> TestResult {
     if stage.has("heap") {
         let mut key = Box::new([0; 32]);
         seed.fill(&mut key);
-        linger(stage, &*key)?;
+        linger(stage, &key)?;
         black_box(&key);
     } else if stage.has("locked") {
         let mut pages = RawPages::map(4096)?;

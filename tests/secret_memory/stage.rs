@@ -105,3 +105,9 @@ pub(crate) fn import(vault: &Vault, seed: Seed) -> TestResult<std::sync::Arc<Loc
     seed.fill(&mut key);
     Ok(vault.import(b"key", &mut key)?)
 }
+
+/// Panics, for a scenario about panics.
+#[expect(clippy::panic, reason = "that is what it is about")]
+pub(crate) fn panic(why: &str) -> ! {
+    panic!("{why}")
+}

@@ -6,8 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::pages::{self, Pages};
-use super::super::sys;
-use super::wipers;
+use super::super::{sys, wipe};
 use crate::error::MemoryError;
 
 const SIGNALS: [libc::c_int; 7] =
@@ -82,7 +81,7 @@ unsafe extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: 
         // Somebody sent what the program had ignored: no crash.
         return;
     }
-    wipers::wipe_everything();
+    wipe::purge();
     // SAFETY: sigaction(2) and raise(3) may be called in a handler.
     unsafe {
         libc::sigaction(signal, ptr::from_ref(before), ptr::null_mut());

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use super::{Signal, SignalSettings, install, waiting, wipers};
+use super::super::wipe;
+use super::{Signal, SignalSettings, install, waiting};
 use crate::error::MemoryError;
 
 /// Has `f` run at the first of `signals`, or of all that there are when none is named, then wipes everything and ends the
@@ -33,7 +34,7 @@ pub fn catch_interrupt() -> Result<(), MemoryError> {
 
 /// Wipes everything and ends the process with `code`, running what is registered for its end.
 pub fn safe_exit(code: i32) -> ! {
-    wipers::wipe_everything();
+    wipe::purge();
     std::process::exit(code)
 }
 
@@ -43,7 +44,7 @@ pub fn safe_exit(code: i32) -> ! {
 /// Always.
 #[expect(clippy::panic, reason = "that is what it is for")]
 pub fn safe_panic(message: &str) -> ! {
-    wipers::wipe_everything();
+    wipe::purge();
     panic!("{message}")
 }
 

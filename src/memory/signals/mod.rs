@@ -5,7 +5,7 @@
 //! program was started to ignore, and waited for by one thread (`waiting.rs`), which owes nothing to any runtime, so that
 //! a blocked one cannot keep keys alive. `shutdown.rs` is how the program learns of them. Crashes are caught by handlers that
 //! wipe and hand over to whoever had the signal before (`crash.rs`); `helpers.rs` has shorter ways to the same end. Where
-//! several threads end the process at once, none goes before all have wiped (`wipers.rs`).
+//! several threads end the process at once, none goes before all have wiped.
 //!
 //! * The **first** signal lets the program drain: [`Shutdown::requested`] resolves, functions given to
 //!   [`Shutdown::drain_with`] run.
@@ -18,7 +18,6 @@ mod crash;
 mod helpers;
 mod shutdown;
 mod waiting;
-mod wipers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub use helpers::{catch_interrupt, catch_signals, safe_exit, safe_panic, unblock
 pub use shutdown::Shutdown;
 
 use super::backend::Protection;
-use super::process;
+use super::{process, wipe};
 use crate::error::MemoryError;
 
 /// A request from outside to end.
@@ -146,7 +145,7 @@ static AT_EXIT: AtomicBool = AtomicBool::new(false);
 #[expect(unsafe_code, reason = "atexit")]
 fn at_exit() -> Result<(), MemoryError> {
     extern "C" fn wipe_first() {
-        wipers::wipe_everything();
+        wipe::purge();
     }
     // SAFETY: the handler is a function of this program; it neither unwinds nor takes locks.
     if unsafe { libc::atexit(wipe_first) } != 0 {
@@ -160,7 +159,7 @@ fn at_exit() -> Result<(), MemoryError> {
 fn wipe_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        wipers::wipe_everything();
+        wipe::purge();
         tell(panic);
     }));
 }

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use super::super::{pages, sys};
+use super::super::{pages, sys, wipe};
 use super::shutdown::Shared;
-use super::{Shutdown, Signal, wipers};
+use super::{Shutdown, Signal};
 use crate::error::MemoryError;
 
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -75,7 +75,7 @@ fn end_in(drain: Duration, signal: Signal) {
 
 /// Wipes everything and ends the process, without a lock or an allocation.
 pub(super) fn end(signal: Signal) -> ! {
-    wipers::wipe_everything();
+    wipe::purge();
     sys::exit_now(signal.exit_code());
 }
 

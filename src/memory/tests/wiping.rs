@@ -103,3 +103,25 @@ fn readers_of_a_view_cannot_write_it() {
     assert_eq!(permissions(arena.view(index).addr()), "r--s");
     assert_eq!(permissions(arena.bytes(index).addr()), "rw-s");
 }
+
+#[test]
+fn whoever_purges_returns_when_the_purges_of_others_have_ended() {
+    let code = exit_code_of_a_fork(|| {
+        let arenas: Vec<_> =
+            (0..8).map(|_| Arena::map(&ArenaSettings { bytes: 1 << 20, ..settings(16) }).unwrap()).collect();
+        let dirty = |arena: &Arc<Arena>| key(&vault(arena), [7; 32]);
+        let arenas: Vec<_> = arenas.into_iter().map(Arc::new).collect();
+        let keys: Vec<_> = arenas.iter().map(dirty).collect();
+        let start = std::sync::Barrier::new(2);
+        let all_are_clean = || {
+            start.wait();
+            purge();
+            arenas.iter().all(|arena| arena.slots_with_residue() == 0)
+        };
+        let clean =
+            std::thread::scope(|scope| [scope.spawn(all_are_clean), scope.spawn(all_are_clean)].map(|it| it.join()));
+        drop(keys);
+        i32::from(!clean.into_iter().all(|clean| clean.unwrap_or(false)))
+    });
+    assert_eq!(code, 0);
+}
