@@ -18,8 +18,8 @@ pub const WRAPPED_KEY: usize = 60;
 /// A key under another key, in the layout that records and key rows use.
 pub type SealedKey = [u8; WRAPPED_KEY];
 
-/// Stack that expanding a key may have left round keys on.
-const EXPANSION_STACK: usize = 8 * 1024;
+/// Stack that expanding a key may have left round keys and the hash key on.
+const EXPANSION_STACK: usize = 2 * 1024;
 
 /// The authentication of a wrapped key failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
