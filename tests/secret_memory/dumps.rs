@@ -27,6 +27,11 @@ pub(crate) const PROPERTIES: &[Property] = &[
         check: || no_key_in_core(Place::MemfdSecret),
     },
     Property {
+        name: "a hardened process leaves no core file",
+        needs: &[Need::CoreFiles],
+        check: a_hardened_process_leaves_no_core,
+    },
+    Property {
         name: "a debugger's core file holds no key of a vault on locked memory",
         needs: &[Need::Debugger],
         check: gcore_holds_no_key_of_locked_memory,
@@ -63,8 +68,16 @@ fn keys_in_core(place: Place) -> TestResult<usize> {
     Ok(scan::file(&core, &Needles::of([&SEED.key()]))?)
 }
 
+fn a_hardened_process_leaves_no_core() -> TestResult {
+    let (plain, hardened) = (TempDir::new()?, TempDir::new()?);
+    let core = core_of(plain.path(), format_args!("{SEED} heap cores"))?;
+    control(core.is_some(), "a process that is not hardened leaves no core file")?;
+    assert_eq!(core_of(hardened.path(), format_args!("{SEED} heap cores harden"))?, None);
+    Ok(())
+}
+
 /// Has a keeper abort and returns its core file.
-pub(crate) fn core_of(directory: &Path, arguments: fmt::Arguments<'_>) -> TestResult<Option<PathBuf>> {
+fn core_of(directory: &Path, arguments: fmt::Arguments<'_>) -> TestResult<Option<PathBuf>> {
     let mut victim = Victim::start_in(directory, format_args!("{KEEPER} {arguments}"))?;
     victim.expect("ready")?;
     victim.tell("abort")?;

@@ -1,5 +1,6 @@
 //! Every way a process ends, and whether its keys are wiped before the system gets the pages back.
 
+use std::hint::black_box;
 use std::io::{Read, pipe};
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub(crate) const PROPERTIES: &[Property] = &[
     },
     Property { name: "a SIGILL that somebody sends wipes and ends by it", needs: &[], check: sent_fault },
     Property { name: "exit wipes", needs: &[], check: || exited("exit", 3) },
+    Property { name: "returning from main wipes what nobody dropped", needs: &[], check: || exited("return", 0) },
     Property { name: "safe_exit wipes without anything installed", needs: &[], check: safely_exited },
     Property { name: "a panic wipes where that is asked for", needs: &[], check: panicked },
 ];
@@ -176,7 +178,7 @@ fn end_somehow(stage: &Stage) -> TestResult {
     if stage.has("busy") {
         for _ in 0..2 {
             let key = Arc::clone(&key);
-            thread::spawn(move || while key.using(|_| ()).is_ok() {});
+            thread::spawn(move || while key.using(|lease| black_box(lease.wrap(&[7; 32], &[9; 12], &[]))).is_ok() {});
         }
     }
     if stage.has("blocked") {
@@ -189,6 +191,7 @@ fn end_somehow(stage: &Stage) -> TestResult {
         "overflow" => drop(overflow(1)),
         "exit" => std::process::exit(3),
         "safe-exit" => safe_exit(4),
+        "return" => std::mem::forget((vault.clone(), Arc::clone(&key))),
         "panic" => {
             let caught = catch_unwind(|| stage::panic("caught"));
             os::exit_now(i32::from(caught.is_ok()))

@@ -39,8 +39,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// Keeps the key of the first argument; `nobody` changes the user, `harden` keeps others out, `cores` permits core files. Says where the key is, if it is
-/// in raw memory, and does what the answer says.
+/// Keeps the key of the first argument; `nobody` changes the user, `cores` permits core files, `harden` keeps others out and
+/// forbids them. Says where the key is, if it is in raw memory, and does what the answer says.
 fn keep(stage: &Stage) -> TestResult {
     if stage.has("nobody") {
         os::become_nobody()?;

@@ -14,8 +14,6 @@ pub(crate) enum Need {
     CoreFiles,
     /// gdb(1).
     Debugger,
-    /// Another user to become.
-    Root,
 }
 
 /// Why something is lacking.
@@ -34,7 +32,6 @@ impl Need {
                 let missing = debugger().is_none();
                 (missing.then(|| "gdb is not on PATH".to_owned()), false)
             }
-            Self::Root => ((!os::is_root()).then(|| "only root can become another user".to_owned()), false),
         };
         reason.map(|reason| Lack { reason, is_of_kernel })
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 
 use aes_gcm::aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes_gcm::aes::{Aes256, Block};
@@ -73,11 +73,11 @@ struct Tally {
 
 impl Tally {
     /// Counts one ciphertext; the first tells that its reader is under way.
-    fn publish(&mut self, is_good: bool, started: &AtomicUsize) {
+    fn publish(&mut self, is_good: bool, start: &Start) {
         self.bad += usize::from(!is_good);
         self.published += 1;
         if self.published == 1 {
-            started.fetch_add(1, Ordering::AcqRel);
+            start.reader_is_under_way();
         }
     }
 
@@ -110,10 +110,10 @@ fn race(stage: &Stage) -> TestResult {
         let seed = Seed(1_000 + round);
         let key = stage::import(&vault, seed)?;
         let expected = key::wrap(&seed.key(), &PLAIN, &NONCE)?;
-        let started = AtomicUsize::new(0);
+        let start = Start::new();
         thread::scope(|scope| {
-            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| read(&key, &expected, &started))).collect();
-            wait_until(|| started.load(Ordering::Acquire) == READERS);
+            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| read(&key, &expected, &start))).collect();
+            start.wait();
             if close {
                 vault.close(NO_TIME);
             } else {
@@ -130,7 +130,7 @@ fn race(stage: &Stage) -> TestResult {
 }
 
 /// Publishes until the key is gone, and counts what is not as it should be.
-fn read(key: &LockedKey, expected: &SealedKey, started: &AtomicUsize) -> Result<Tally, MemoryError> {
+fn read(key: &LockedKey, expected: &SealedKey, start: &Start) -> Result<Tally, MemoryError> {
     let mut tally = Tally::default();
     loop {
         let mut computed = false;
@@ -139,7 +139,7 @@ fn read(key: &LockedKey, expected: &SealedKey, started: &AtomicUsize) -> Result<
             lease.wrap(&PLAIN, &NONCE, &[])
         });
         match wrapped {
-            Ok(wrapped) => tally.publish(wrapped == *expected, started),
+            Ok(wrapped) => tally.publish(wrapped == *expected, start),
             Err(MemoryError::Closed) => {
                 tally.discarded += usize::from(computed);
                 return Ok(tally);
@@ -168,17 +168,17 @@ fn race_naively(stage: &Stage) -> TestResult {
     for round in 0..CLOSINGS {
         let words = [round + 1, 2, 3, 4].map(AtomicU64::new);
         let expected = encrypt(&words);
-        let (open, started) = (AtomicBool::new(true), AtomicUsize::new(0));
+        let (open, start) = (AtomicBool::new(true), Start::new());
         let read = || {
             let mut tally = Tally::default();
             while open.load(Ordering::Acquire) {
-                tally.publish(encrypt(&words) == expected, &started);
+                tally.publish(encrypt(&words) == expected, &start);
             }
             tally
         };
         thread::scope(|scope| {
             let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
-            wait_until(|| started.load(Ordering::Acquire) == READERS);
+            start.wait();
             open.store(false, Ordering::Release);
             words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
             for reader in readers {
@@ -194,8 +194,26 @@ fn race_naively(stage: &Stage) -> TestResult {
     report(stage, &tally)
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
-    while !condition() {
-        thread::yield_now();
+/// Tells the thread that made it when all readers are under way. It sleeps until then, so that they have the processors.
+struct Start {
+    under_way: AtomicUsize,
+    waiter: Thread,
+}
+
+impl Start {
+    fn new() -> Self {
+        Self { under_way: AtomicUsize::new(0), waiter: thread::current() }
+    }
+
+    fn reader_is_under_way(&self) {
+        if self.under_way.fetch_add(1, Ordering::AcqRel) + 1 == READERS {
+            self.waiter.unpark();
+        }
+    }
+
+    fn wait(&self) {
+        while self.under_way.load(Ordering::Acquire) < READERS {
+            thread::park();
+        }
     }
 }

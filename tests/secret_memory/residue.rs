@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
-use keyward::memory::{Backend, init};
+use keyward::memory::{Backend, Vault, init};
 use keyward::{DataRowRecord, Error};
 use tempfile::TempDir;
 
@@ -21,26 +21,93 @@ use crate::suite::{Property, control};
 use crate::victim::Victim;
 use crate::world::{World, learn_keys};
 
-pub(crate) const PROPERTIES: &[Property] = &[Property {
-    name: "operations that work, fail or are cancelled leave no key on the stack or the heap",
-    needs: &[Need::MemfdSecret],
-    check: operations_leave_no_key,
-}];
+pub(crate) const PROPERTIES: &[Property] = &[
+    Property {
+        name: "no single use of a key leaves any of it on the stack or the heap",
+        needs: &[Need::MemfdSecret],
+        check: no_use_leaves_a_key,
+    },
+    Property {
+        name: "operations that work, fail or are cancelled leave no key on the stack or the heap",
+        needs: &[Need::MemfdSecret],
+        check: operations_leave_no_key,
+    },
+];
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: OPERATIONS, play: operate }, Scenario { name: NAIVE, play: operate_naively }];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: USES, play: use_in_turn },
+    Scenario { name: OPERATIONS, play: operate },
+    Scenario { name: NAIVE, play: operate_naively },
+];
 
+const USES: &str = "uses";
 const OPERATIONS: &str = "operations";
 const NAIVE: &str = "operations-naive";
 const MASTER: Seed = Seed(71);
 const SETTLED: usize = 12;
 
-fn operations_leave_no_key() -> TestResult {
+/// Searches after each use, before others write over what it left.
+fn no_use_leaves_a_key() -> TestResult {
+    a_cipher_on_the_stack_leaves_its_key()?;
+    let needles = Needles::of([&MASTER.key()]);
+    let mut victim = Victim::start(format_args!("{USES} {MASTER}"))?;
+    let mut uses = 0;
+    loop {
+        let what = victim.line()?;
+        if what == "end" {
+            break;
+        }
+        let found = victim.search(&needles)?;
+        assert!(found.is_clean(), "{what}: {found}");
+        uses += 1;
+        victim.tell("go")?;
+    }
+    assert_eq!(uses, 10);
+    victim.end()?.well()
+}
+
+/// Uses one key in every way, resident and not, and pauses after each.
+fn use_in_turn(stage: &Stage) -> TestResult {
+    const PLAIN: [u8; 32] = [7; 32];
+    const NONCE: [u8; 12] = [9; 12];
+    let vault = Vault::open(&stage::arena(Backend::MemfdSecret))?;
+    let key = stage::import(&vault, stage.seed(0)?)?;
+    stage.pause("import")?;
+    let other = vault.generate(b"other")?;
+    let wrapped = key.using(|lease| lease.wrap(&PLAIN, &NONCE, &[]))?;
+    stage.pause("wrap of bytes")?;
+    let mut changed = wrapped;
+    changed[0] ^= 1;
+    let mut opened = [0; 32];
+    key.using(|lease| lease.unwrap(&wrapped, &[], &mut opened))??;
+    stage.pause("unwrap")?;
+    assert!(key.using(|lease| lease.unwrap(&changed, &[], &mut opened))?.is_err());
+    stage.pause("unwrap that fails")?;
+    key.wrap(&other, &NONCE)?;
+    stage.pause("wrap of a key")?;
+    let wrapped_key = other.wrap(&key, &NONCE)?;
+    stage.pause("wrap under another")?;
+    vault.unwrap(b"key", &other, &wrapped_key)?;
+    stage.pause("unwrap under another")?;
+    let others = (0..3 * vault.status().slots).map(|_| vault.generate(b"other")).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(key.using(|lease| lease.wrap(&PLAIN, &NONCE, &[]))?, wrapped);
+    stage.pause("use of what is not resident")?;
+    vault.promote(&key)?;
+    stage.pause("promotion")?;
+    drop((key, others));
+    stage.pause("drop")?;
+    stage.say("end")
+}
+
+fn a_cipher_on_the_stack_leaves_its_key() -> TestResult {
     let mut naive = Victim::start(format_args!("{NAIVE} {MASTER}"))?;
     naive.expect("ready")?;
     let left = naive.search(&Needles::of([&MASTER.key()]))?;
-    control(!left.is_clean(), "a cipher on the stack leaves no key behind")?;
+    control(!left.is_clean(), "a cipher on the stack leaves no key behind")
+}
 
+fn operations_leave_no_key() -> TestResult {
+    a_cipher_on_the_stack_leaves_its_key()?;
     let directory = TempDir::new()?;
     let mut victim = Victim::start_in(directory.path(), format_args!("{OPERATIONS} {MASTER}"))?;
     let keys = learn_keys(&mut victim, MASTER)?;
