@@ -54,7 +54,7 @@ pub(super) struct Counters {
     pub(super) allocated: AtomicU64,
     demotions: AtomicU64,
     exhausted: AtomicU64,
-    forced_wipes: AtomicU64,
+    pub(super) forced_wipes: AtomicU64,
     pub(super) exchanges: AtomicU64,
     canary_failures: AtomicU64,
 }
@@ -213,9 +213,6 @@ impl Arena {
         let control = self.control(slot.index as usize);
         let here = control.begin_wipe(slot.generation);
         if here {
-            if control.is_read(readers::all()) {
-                self.counters.forced_wipes.fetch_add(1, Ordering::Relaxed);
-            }
             self.clean(slot.index as usize);
         }
         here

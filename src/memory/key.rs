@@ -75,8 +75,7 @@ impl LockedKey {
         let mut scratch = self.core.arena.scratch(self.core.owner)?;
         self.unseal_into(&mut scratch.bytes().key)?;
         let result = work(&scratch.bytes().key);
-        self.core.check_after()?;
-        Ok(result)
+        self.released(result)
     }
 
     /// Lends a place for another 32-byte key, such as a data row key, in locked memory and wiped afterwards.
@@ -91,8 +90,7 @@ impl LockedKey {
         };
         let mut scratch = self.core.arena.scratch(self.core.owner)?;
         let result = work(&mut scratch.bytes().key);
-        self.core.check_after()?;
-        Ok(result)
+        self.released(result)
     }
 
     /// Tells whether the key was used while not resident since the last call; it then wants to be promoted.
@@ -151,13 +149,21 @@ impl LockedKey {
         self.unseal_into(&mut scratch.bytes().key)?;
         let result = work(&Lease::new(scratch.expand()));
         self.used_cold.store(true, Ordering::Relaxed);
-        self.core.check_after()?;
-        Ok(result)
+        self.released(result)
     }
 
-    /// Says why a key went while it was used.
+    /// Returns what was made with a key outside its slot, unless everything was wiped meanwhile.
+    fn released<R>(&self, result: R) -> Result<R, MemoryError> {
+        match self.core.check_after() {
+            Ok(()) => Ok(result),
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    /// Counts that a key went while it was used, and says why.
     #[cold]
     fn gone(&self) -> MemoryError {
+        self.core.arena.counters.forced_wipes.fetch_add(1, Ordering::Relaxed);
         self.core.arena.check().err().unwrap_or(MemoryError::Closed)
     }
 }

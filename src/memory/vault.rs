@@ -320,13 +320,18 @@ pub(crate) struct MasterKey {
 }
 
 impl MasterKey {
-    /// Takes a key that came from outside and wipes it there.
+    /// Takes a key that came from outside and wipes it there, also on failure.
     pub(crate) fn import(outside: &mut [u8; 32]) -> Result<Self, MemoryError> {
+        let imported = Self::copy(outside);
+        outside.zeroize();
+        imported
+    }
+
+    fn copy(outside: &[u8; 32]) -> Result<Self, MemoryError> {
         let arena = Arena::shared(&ArenaSettings::default())?;
         let owner = arena.new_owner() | MUST_STAY;
         let mut slot = arena.claim(owner).ok_or(MemoryError::Full { slots: arena.status().slots })?;
         slot.bytes().key.copy_from_slice(outside);
-        outside.zeroize();
         let slot = slot.publish()?;
         Ok(Self { arena, slot })
     }

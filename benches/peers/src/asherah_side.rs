@@ -11,7 +11,8 @@ use asherah::kms::StaticKMS;
 use asherah::metastore::InMemoryMetastore;
 use asherah::{Config, DataRowRecord, Session, SessionFactory};
 
-use crate::{Case, Operation};
+use crate::Operation;
+use crate::timing::Case;
 
 type Kms = StaticKMS<AES256GCM>;
 

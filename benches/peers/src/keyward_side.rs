@@ -7,7 +7,8 @@ use anyhow::ensure;
 use keyward::{CryptoPolicy, Session, SessionFactory, kms::StaticKms, stores::InMemoryMetastore};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Case, Operation};
+use crate::Operation;
+use crate::timing::Case;
 
 pub struct Keyward {
     runtime: Runtime,

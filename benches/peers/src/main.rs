@@ -3,18 +3,22 @@
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- secret-memory
 //! ```
+//!
+//! The second compares secret memory instead, with the crate that `asherah` keeps its keys in, and with Go's.
 //!
 //! The sides take turns, so that a change of clock speed or load meets both; each number is the median of its rounds.
 
 mod asherah_side;
+mod go_side;
 mod keyward_side;
+mod secret_memory;
+mod timing;
 
-use std::time::Duration;
+use timing::compare;
 
 const PAYLOADS: [(&str, usize); 4] = [("64 B", 64), ("1 KiB", 1 << 10), ("16 KiB", 16 << 10), ("1 MiB", 1 << 20)];
-const ROUNDS: usize = 15;
-const ROUND_LENGTH: Duration = Duration::from_millis(20);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +42,15 @@ impl Operation {
     }
 }
 
-/// Runs one operation a number of times and tells how long that took.
-type Case<'a> = Box<dyn FnMut(u32) -> anyhow::Result<Duration> + 'a>;
-
 fn main() -> anyhow::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        None => sessions(),
+        Some("secret-memory") => secret_memory::run(),
+        Some(other) => anyhow::bail!("nothing to compare is called {other}; leave it out, or say secret-memory"),
+    }
+}
+
+fn sessions() -> anyhow::Result<()> {
     let keyward = keyward_side::Keyward::new()?;
     let peer = asherah_side::Peer::new()?;
     println!(
@@ -57,42 +66,4 @@ fn main() -> anyhow::Result<()> {
     }
     keyward.close()?;
     peer.close()
-}
-
-/// Returns the median nanoseconds per operation of both cases.
-fn compare(mut ours: Case<'_>, mut theirs: Case<'_>) -> anyhow::Result<(f64, f64)> {
-    let (our_count, their_count) = (calibrate(&mut ours)?, calibrate(&mut theirs)?);
-    let (mut our_rounds, mut their_rounds) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
-    for round in 0..ROUNDS {
-        if round % 2 == 0 {
-            our_rounds.push(per_operation(&mut ours, our_count)?);
-            their_rounds.push(per_operation(&mut theirs, their_count)?);
-        } else {
-            their_rounds.push(per_operation(&mut theirs, their_count)?);
-            our_rounds.push(per_operation(&mut ours, our_count)?);
-        }
-    }
-    Ok((median(our_rounds), median(their_rounds)))
-}
-
-/// Finds how many operations fill a round; warms the case up on the way.
-fn calibrate(case: &mut Case<'_>) -> anyhow::Result<u32> {
-    let mut count = 1;
-    loop {
-        let took = case(count)?;
-        if took * 4 >= ROUND_LENGTH {
-            let ratio = ROUND_LENGTH.as_secs_f64() / took.as_secs_f64();
-            return Ok(((f64::from(count) * ratio) as u32).max(1));
-        }
-        count *= 2;
-    }
-}
-
-fn per_operation(case: &mut Case<'_>, count: u32) -> anyhow::Result<f64> {
-    Ok(case(count)?.as_nanos() as f64 / f64::from(count))
-}
-
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
 }

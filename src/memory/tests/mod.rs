@@ -111,6 +111,7 @@ fn a_wipe_in_the_middle_of_an_operation_discards_its_output() {
         state.wrap(&[9; 32], &[1; 12], b"")
     });
     assert!(matches!(result, Err(MemoryError::Closed)), "computed with zeroes, so never published");
+    assert_eq!(arena.status().forced_wipes, 1);
 }
 
 #[test]
