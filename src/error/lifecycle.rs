@@ -135,8 +135,8 @@ pub enum MemoryError {
         /// How many there are.
         bytes: usize,
     },
-    /// A wrapped key is not what its parent wrapped.
-    #[error("the wrapped key is not authentic")]
+    /// A wrapped key, or what an enclave holds, is not what was sealed.
+    #[error("what was sealed is not authentic")]
     NotAuthentic,
     /// The random number generator failed.
     #[error(transparent)]

@@ -87,7 +87,7 @@ impl Enclave {
     ///
     /// # Errors
     /// [`MemoryError::Closed`] after everything was wiped, [`MemoryError::Forked`] in a forked child,
-    /// [`MemoryError::DamagedCopy`] when the sealed bytes were written over.
+    /// [`MemoryError::NotAuthentic`] when the sealed bytes were written over.
     pub fn open(&self) -> Result<Buffer, MemoryError> {
         let mut buffer = self.open_mutable()?;
         buffer.freeze()?;
@@ -133,7 +133,7 @@ impl Enclave {
                 cipher.open_separate_gather(nonce, Aad::from(number), ciphertext, tag, bytes)
             })
         })?;
-        opened?.map_err(|_| MemoryError::DamagedCopy)?;
+        opened?.map_err(|_| MemoryError::NotAuthentic)?;
         Ok(buffer)
     }
 }

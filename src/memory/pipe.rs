@@ -1,20 +1,24 @@
 //! A stream with two ends, for tasks: who writes faster than the other reads has to wait.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::Stream;
+use super::{process, sys};
+use crate::error::MemoryError;
 
 impl Stream {
     /// Makes the two ends of a stream that holds at most `capacity` bytes, at least one.
     ///
     /// The writer is ready while there is room, the reader while there is something. The reader comes to the end when the
     /// writer was shut down or dropped and everything was read; the writer gets [`io::ErrorKind::BrokenPipe`] when the
-    /// reader was dropped.
+    /// reader was dropped, which wipes what was not read. A wipe of everything wakes nobody: whoever writes or reads next gets
+    /// its error. In a forked child, both ends of a parent's pipe fail with [`MemoryError::Forked`].
     ///
     /// # Cancel safety
     /// A read or write that is dropped has moved nothing.
@@ -39,74 +43,104 @@ impl Stream {
     #[must_use]
     pub fn pipe(capacity: usize) -> (StreamWriter, StreamReader) {
         let capacity = capacity.max(1);
-        let stream = Self::with_chunk(capacity.min(4 * super::sys::page_size()));
-        let state = State { stream, capacity, ended: false, broken: false, writer: None, reader: None };
-        let shared = Arc::new(Mutex::new(state));
-        (StreamWriter { shared: Arc::clone(&shared) }, StreamReader { shared })
+        let stream = Self::with_chunk(capacity.min(4 * sys::page_size()));
+        let state = State { stream, writer: Half::default(), reader: Half::default() };
+        let pipe = Arc::new(Pipe { state: Mutex::new(state), capacity, process: process::current() });
+        (StreamWriter { pipe: Arc::clone(&pipe) }, StreamReader { pipe })
     }
 }
 
 /// The end of [`Stream::pipe`] that is written to.
 #[derive(Debug)]
 pub struct StreamWriter {
-    shared: Arc<Mutex<State>>,
+    pipe: Arc<Pipe>,
 }
 
 /// The end of [`Stream::pipe`] that is read from.
 #[derive(Debug)]
 pub struct StreamReader {
-    shared: Arc<Mutex<State>>,
+    pipe: Arc<Pipe>,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    /// Held for the time of one chunk, some ten microseconds, and never across an await.
+    state: Mutex<State>,
+    capacity: usize,
+    /// In a fork of this process, the lock may be held by a thread that is not there.
+    process: u64,
 }
 
 #[derive(Debug)]
 struct State {
     stream: Stream,
-    capacity: usize,
-    /// Nothing more is written.
+    writer: Half,
+    reader: Half,
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    waits: Option<Waker>,
     ended: bool,
-    /// Nothing more is read.
-    broken: bool,
-    writer: Option<Waker>,
-    reader: Option<Waker>,
 }
 
-/// Held for the time of one chunk, some ten microseconds, and never across an await.
-fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+impl Half {
+    /// Has the task woken by the other half.
+    fn wait(&mut self, context: &Context<'_>, later: &mut Later) {
+        later.drop = self.waits.replace(context.waker().clone());
+    }
+
+    /// Ends this half, which waits for nothing any more, and wakes the other.
+    fn end(&mut self, other: &mut Self, later: &mut Later) {
+        self.ended = true;
+        *later = Later { wake: other.waits.take(), drop: self.waits.take() };
+    }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// What is done without the lock: to wake or to drop a waker runs code of others, which may be to drop the other end.
+#[derive(Default)]
+struct Later {
+    wake: Option<Waker>,
+    drop: Option<Waker>,
+}
+
+impl Pipe {
+    fn with<R>(&self, work: impl FnOnce(&mut State, &mut Later) -> R) -> io::Result<R> {
+        if self.process != process::current() {
+            return Err(io::Error::other(MemoryError::Forked));
+        }
+        let mut later = Later::default();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut state, &mut later);
+        drop(state);
+        if let Some(waker) = later.wake {
+            waker.wake();
+        }
+        Ok(result)
     }
 }
 
 impl StreamWriter {
-    fn end(&self) {
-        let mut state = lock(&self.shared);
-        state.ended = true;
-        let reader = state.reader.take();
-        drop(state);
-        wake(reader);
+    fn end(&self) -> io::Result<()> {
+        self.pipe.with(|State { writer, reader, .. }, later| writer.end(reader, later))
     }
 }
 
 impl AsyncWrite for StreamWriter {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut state = lock(&self.shared);
-        if state.broken || state.ended {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let room = state.capacity - state.stream.size();
-        if room == 0 && !bytes.is_empty() {
-            state.writer = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        let written = state.stream.push(&bytes[..room.min(bytes.len())]).map_err(io::Error::other);
-        let reader = state.reader.take();
-        drop(state);
-        wake(reader);
-        Poll::Ready(written)
+        self.pipe.with(|State { stream, writer, reader }, later| {
+            if reader.ended || writer.ended {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            let room = self.pipe.capacity - stream.size();
+            if room == 0 && !bytes.is_empty() {
+                writer.wait(context, later);
+                return Poll::Pending;
+            }
+            let written = stream.push(&bytes[..room.min(bytes.len())]).map_err(io::Error::other);
+            later.wake = reader.waits.take();
+            Poll::Ready(written)
+        })?
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -114,38 +148,53 @@ impl AsyncWrite for StreamWriter {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.end();
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.end())
     }
 }
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.end();
+        // Fails in a fork alone, where nobody waits.
+        let _ = self.end();
     }
 }
 
 impl AsyncRead for StreamReader {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = lock(&self.shared);
-        if state.stream.size() == 0 && !state.ended && into.remaining() > 0 {
-            state.reader = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        let read = state.stream.pull(into.initialize_unfilled()).map_err(io::Error::other);
-        let writer = state.writer.take();
-        drop(state);
-        wake(writer);
-        Poll::Ready(read.map(|read| into.advance(read)))
+        self.pipe.with(|State { stream, writer, reader }, later| {
+            if stream.size() == 0 && !writer.ended && into.remaining() > 0 {
+                reader.wait(context, later);
+                return Poll::Pending;
+            }
+            let read = stream.pull(into.initialize_unfilled()).map_err(io::Error::other);
+            later.wake = writer.waits.take();
+            Poll::Ready(read.map(|read| into.advance(read)))
+        })?
     }
 }
 
 impl Drop for StreamReader {
     fn drop(&mut self) {
-        let mut state = lock(&self.shared);
-        state.broken = true;
-        let writer = state.writer.take();
-        drop(state);
-        wake(writer);
+        // What was not read goes now, and without the lock. Fails in a fork alone, where the bytes are not there.
+        let _unread = self.pipe.with(|State { stream, writer, reader }, later| {
+            reader.end(writer, later);
+            mem::take(stream)
+        });
+    }
+}
+
+#[cfg(test)]
+impl StreamWriter {
+    pub(super) fn queued(&self) -> usize {
+        self.pipe.state.lock().unwrap().stream.size()
+    }
+
+    /// Does `work` while the lock is held.
+    pub(super) fn hold(&self) -> impl FnOnce(&mut dyn FnMut() -> bool) -> bool + use<> {
+        let pipe = Arc::clone(&self.pipe);
+        move |work| {
+            let _held = pipe.state.lock().unwrap();
+            work()
+        }
     }
 }

@@ -102,7 +102,7 @@ fn an_enclave_opens_any_number_of_times_and_wipes_its_source() {
 fn an_enclave_that_was_written_over_does_not_open() {
     let mut enclave = Enclave::new(&mut [1; 8]).unwrap();
     enclave.damage();
-    assert!(matches!(enclave.open(), Err(MemoryError::DamagedCopy)));
+    assert!(matches!(enclave.open(), Err(MemoryError::NotAuthentic)));
 }
 
 #[test]

@@ -146,3 +146,62 @@ async fn operations_that_are_dropped_have_moved_nothing() {
     assert_eq!(all, b"1234");
     assert_eq!(writer.write(b"7").await.unwrap_err().kind(), ErrorKind::BrokenPipe, "after the end");
 }
+
+/// A waker that owns the other end of the pipe, as that of a task does which holds both.
+struct Owner {
+    _writer: std::sync::Mutex<super::super::StreamWriter>,
+}
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn the_last_waker_of_a_task_that_owns_the_other_end_may_be_replaced() {
+    let (writer, mut reader) = Stream::pipe(8);
+    let owner = Waker::from(Arc::new(Owner { _writer: std::sync::Mutex::new(writer) }));
+    let mut read = |waker: &Waker| {
+        Pin::new(&mut reader).poll_read(&mut Context::from_waker(waker), &mut ReadBuf::new(&mut [0; 4])).is_pending()
+    };
+    assert!(read(&owner));
+    drop(owner);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(read(&waker), "drops the writer, after it looked");
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "so the end is not missed");
+    assert!(!read(&waker));
+}
+
+#[test]
+fn what_nobody_will_read_is_wiped_when_the_reader_goes() {
+    let (mut writer, mut reader) = Stream::pipe(8);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut writer).poll_write(&mut context, b"12345678").is_ready());
+    assert!(Pin::new(&mut reader).poll_read(&mut context, &mut ReadBuf::new(&mut [0; 4])).is_ready());
+    assert_eq!(writer.queued(), 4);
+    drop(reader);
+    assert_eq!(writer.queued(), 0);
+}
+
+#[test]
+fn a_forked_child_never_waits_for_the_lock_of_a_thread_that_it_does_not_have() {
+    let (writer, reader) = Stream::pipe(8);
+    let mut ends = Some((writer, reader));
+    let held = ends.as_ref().map(|(writer, _)| writer.hold()).unwrap();
+    assert!(held(&mut || {
+        holds_in_a_fork(|| {
+            let (mut writer, mut reader) = ends.take().unwrap();
+            let mut context = Context::from_waker(Waker::noop());
+            let forked = |error: &std::io::Error| {
+                matches!(error.get_ref().and_then(|error| error.downcast_ref()), Some(MemoryError::Forked))
+            };
+            let written = Pin::new(&mut writer).poll_write(&mut context, b"1");
+            let read = Pin::new(&mut reader).poll_read(&mut context, &mut ReadBuf::new(&mut [0; 4]));
+            let ended = Pin::new(&mut writer).poll_shutdown(&mut context);
+            drop((writer, reader));
+            matches!(written, Poll::Ready(Err(error)) if forked(&error))
+                && matches!(read, Poll::Ready(Err(error)) if forked(&error))
+                && matches!(ended, Poll::Ready(Err(error)) if forked(&error))
+        })
+    }));
+}
