@@ -1,5 +1,6 @@
 //! Secrets that are sealed in ordinary memory and opened into a buffer.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use zeroize::Zeroize;
 
 use super::buffer::Buffer;
 use super::key::LockedKey;
+use super::pages::system;
 use super::process;
 use super::settings::ArenaSettings;
 use super::vault::Vault;
@@ -162,10 +164,12 @@ impl EnclaveKey {
 
     /// Expands the key for one call.
     fn with<R>(&self, work: impl FnOnce(&LessSafeKey, [u8; 8]) -> R) -> Result<R, MemoryError> {
-        self.key.with_bytes(|key| {
-            let key = UnboundKey::new(&AES_256_GCM, key).expect("a key of 32 bytes");
-            work(&LessSafeKey::new(key), self.number.to_le_bytes())
-        })
+        let worked = self.key.with_bytes(|key| {
+            let key = UnboundKey::new(&AES_256_GCM, key).ok()?;
+            Some(work(&LessSafeKey::new(key), self.number.to_le_bytes()))
+        })?;
+        // A key of this size is refused only when its expansion cannot be allocated.
+        worked.ok_or_else(|| system("expanding the key of an enclave")(io::ErrorKind::OutOfMemory.into()))
     }
 }
 
