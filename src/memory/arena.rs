@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::backend::{self, Acquired, Backend, Demand, MemoryPolicy, Protection};
+use super::backend::{Acquired, Backend, Protection};
 use super::claimed::{ClaimedSlot, Pin};
 use super::control::Control;
 use super::pages::{self, Pages};
@@ -12,7 +12,7 @@ use super::settings::{ArenaSettings, ArenaStatus};
 use super::slot::{Pinned, SlotControl, SlotRef, State};
 use super::state::{CANARY, SlotBytes};
 use super::wipe::{self, Wipeable};
-use super::{process, readers, sys};
+use super::{process, readers, sizing};
 use crate::error::{MemoryError, RandomError};
 
 /// The smallest arena that a session factory can work in: a sealing key, a master key, scratch, and a few hot keys.
@@ -79,7 +79,7 @@ impl Arena {
 
     /// Maps an arena of the size wanted, or of the largest size that the lock limit grants.
     pub(super) fn map(settings: &ArenaSettings) -> Result<Self, MemoryError> {
-        let Acquired { pages: data, view, backend, mut protections } = acquire(settings)?;
+        let Acquired { pages: data, view, backend, mut protections } = sizing::acquire(settings, LEAST_SLOTS)?;
         let total = data.size() / size_of::<SlotBytes>() - 1;
         let scratch = settings.scratch_slots.clamp(2, total / 3);
         let (control, protection) = Control::map(total, settings.policy)?;
@@ -395,57 +395,6 @@ impl Arena {
         };
         (0..self.slots + self.scratch).filter(holds_residue).count()
     }
-}
-
-/// Gets memory of the size wanted, or of the largest size to be had.
-///
-/// The numbers are asked for, but only trying tells: a capability may lift the limit or be worth nothing.
-fn acquire(settings: &ArenaSettings) -> Result<Acquired, MemoryError> {
-    let page = sys::page_size();
-    let least = ((LEAST_SLOTS + 1) * size_of::<SlotBytes>()).next_multiple_of(page);
-    let views = if settings.read_only_view { 2 } else { 1 };
-    let mut bytes = settings.bytes.max(least).next_multiple_of(page);
-    let demand = Demand {
-        policy: settings.policy,
-        require: settings.require,
-        read_only_view: settings.read_only_view,
-        may_be_unlocked: false,
-    };
-    let mut raised = false;
-    let refused = loop {
-        let error = match backend::acquire(bytes, demand) {
-            Ok(acquired) => return Ok(acquired),
-            Err(error) => error,
-        };
-        if !error.is_about_the_lock_limit() {
-            break error;
-        }
-        if !std::mem::replace(&mut raised, true) {
-            if let Err(error) = sys::raise_lock_limit(settings.bytes) {
-                tracing::debug!(%error, "the soft lock limit could not be raised");
-            }
-            continue;
-        }
-        if bytes <= least {
-            break pages::over_budget(least * views, error);
-        }
-        bytes = (bytes / 2).min(budget(settings) / views).max(least) / page * page;
-    };
-    let may_be_unlocked = settings.require.is_none_or(|backend| backend == Backend::Unlocked);
-    if settings.policy == MemoryPolicy::Relaxed && may_be_unlocked {
-        tracing::warn!(error = %refused, "secret memory is not locked");
-        let bytes = settings.bytes.max(least);
-        return backend::acquire(bytes, Demand { may_be_unlocked, ..demand });
-    }
-    Err(refused)
-}
-
-/// Returns how many bytes may be locked by the numbers, less what is left to others.
-fn budget(settings: &ArenaSettings) -> usize {
-    let limits = pages::limits();
-    let available = limits.soft.saturating_sub(limits.locked);
-    let left = settings.leave_unlocked.min(available / 4);
-    usize::try_from(available - left).unwrap_or(usize::MAX)
 }
 
 thread_local! {

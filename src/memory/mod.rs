@@ -8,7 +8,7 @@
 //! * `process.rs` knows a fork from its parent; `wipe.rs` wipes everything from anywhere.
 //! * `slot.rs` is the words that arbitrate between readers and wipers of a slot, `readers.rs` the announcements of all
 //!   threads; `tests/slot_model.rs` has loom check them.
-//! * `control.rs` holds an arena's words, `arena.rs` hands out its slots and scratch, `claimed.rs` is a slot in someone's
+//! * `control.rs` holds an arena's words, `sizing.rs` finds its size, `arena.rs` hands out its slots and scratch, `claimed.rs` is a slot in someone's
 //!   hands; `state.rs` is what stands in them, by `aes.rs`. `settings.rs` is what the arena is told and tells.
 //! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
 //! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
@@ -40,6 +40,7 @@ mod secret;
 mod settings;
 #[cfg(unix)]
 pub mod signals;
+mod sizing;
 mod slot;
 mod state;
 mod stream;
