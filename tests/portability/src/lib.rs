@@ -52,7 +52,8 @@ pub fn call_what_linux_offers() -> io::Result<()> {
     let bytes = sys::page_size();
     let at = sys::map(bytes)?;
     let file = sys::secret_file(bytes)?;
-    // SAFETY: a mapping made two lines above, which nothing else refers to.
+    sys::try_secret(&file, bytes)?;
+    // SAFETY: a mapping made three lines above, which nothing else refers to.
     unsafe {
         sys::map_secret(&file, at, bytes, Access::ReadWrite)?;
         sys::unmap(at, bytes)
