@@ -63,7 +63,7 @@ fn advice(
     asked: &ArenaSettings,
     limits: Limits,
 ) -> impl Iterator<Item = String> + use<> {
-    let needed = asked.bytes.next_power_of_two().max(64 * 1024) * 2;
+    let needed = asked.bytes.min(1 << 40).next_power_of_two().max(64 * 1024) * 2;
     let fewer = locked.is_some_and(|locked| locked < asked.bytes);
     let lines = match refusal {
         Some(MemoryError::Traced { .. }) => vec!["detach the debugger or tracer".to_owned()],

@@ -156,6 +156,9 @@ pub enum MemoryError {
     Empty,
 }
 
+/// The call that asks for locked memory beside mlock(2), whose refusals are [`MemoryError::Budget`] at once.
+pub(crate) const HIDDEN_MAP: &str = "mmap of a memfd_secret";
+
 impl MemoryError {
     /// Returns what the system said, if this is about that.
     pub(crate) fn cause(&self) -> Option<Arc<io::Error>> {
@@ -170,7 +173,7 @@ impl MemoryError {
     pub(crate) fn is_about_the_lock_limit(&self) -> bool {
         match self {
             Self::Budget { .. } => true,
-            Self::System { source, .. } => is_about_the_lock_limit(source),
+            Self::System { operation, source } => *operation == HIDDEN_MAP && is_about_the_lock_limit(source),
             _ => false,
         }
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 pub use backends::{KmsError, StoreError};
 pub use input::{IdError, PolicyError, RecordError};
-pub(crate) use lifecycle::is_about_the_lock_limit;
 pub use lifecycle::{BuildError, CloseError, CloseFailure, MemoryError, RandomError};
+pub(crate) use lifecycle::{HIDDEN_MAP, is_about_the_lock_limit};
 
 /// A cause supplied by an application or a driver.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

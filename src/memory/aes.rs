@@ -16,12 +16,14 @@ pub(super) type Blocks = [Block; 3];
 const TRACES: usize = 8 * 1024;
 
 /// The round keys of one key.
+#[repr(u8)]
 pub(super) enum RoundKeys {
-    /// For the processor's instructions. The first variant, so that a zeroed slot holds valid, if useless, round keys.
+    /// For the crate `aes`. Its number is 0, so that a slot that is zeroed under a reader holds round keys, if useless ones,
+    /// that every processor can use.
+    Portable(Aes256Enc) = 0,
+    /// For the processor's instructions.
     #[cfg(target_arch = "x86_64")]
-    Native(native::RoundKeys),
-    /// For the crate `aes`.
-    Portable(Aes256Enc),
+    Native(native::RoundKeys) = 1,
 }
 
 impl RoundKeys {
@@ -84,8 +86,7 @@ mod native {
         #[expect(unsafe_code, reason = "instructions that not every processor has")]
         #[inline]
         pub(super) fn encrypt(&self, blocks: &mut Blocks) {
-            // SAFETY: `new` makes a value only where the instructions are there. A zeroed slot, which no call made, is read
-            // as a value only where slots held such values before.
+            // SAFETY: `new` makes a value only where the instructions are there, and a slot that is zeroed is none of these.
             unsafe { encrypt(&self.0, blocks) };
         }
     }

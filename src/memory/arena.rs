@@ -1,9 +1,11 @@
 //! The arena: slots for keys, scratch slots for keys that are cold, and their control words.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use super::backend::{Acquired, Backend, Protection};
+use arc_swap::ArcSwapOption;
+
+use super::backend::{Acquired, Backend, Demand, MemoryPolicy, Protection};
 use super::claimed::{ClaimedSlot, Pin};
 use super::control::Control;
 use super::pages::{self, Pages};
@@ -21,7 +23,32 @@ const LEAST_SLOTS: usize = 12;
 /// Set in the owner of slots that are never demoted: sealing keys and master keys.
 pub(super) const MUST_STAY: u32 = 1 << 31;
 
-static SHARED: Mutex<Option<Arc<Arena>>> = Mutex::new(None);
+/// Read without a lock: a forked child could find one taken.
+static SHARED: ArcSwapOption<Arena> = ArcSwapOption::const_empty();
+
+/// The right to map the process's arena, which a fork does not inherit from a thread that it does not have.
+struct Mapping;
+
+/// The number of the process of which a thread maps the arena, or 0.
+static MAPPING: AtomicU64 = AtomicU64::new(0);
+
+impl Mapping {
+    fn begin() -> Self {
+        let here = process::current();
+        let take = |now| (now != here).then_some(here);
+        // Mapping takes some ten milliseconds, once.
+        while MAPPING.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            std::thread::yield_now();
+        }
+        Self
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        MAPPING.store(0, Ordering::Release);
+    }
+}
 
 /// How many arenas were mapped.
 static ARENAS: AtomicU32 = AtomicU32::new(0);
@@ -60,21 +87,33 @@ pub(super) struct Counters {
 }
 
 impl Arena {
-    /// Returns the process's arena, mapping it on the first call, in a forked child, and after everything was wiped.
-    pub(super) fn shared(settings: &ArenaSettings) -> Result<Arc<Self>, MemoryError> {
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(arena) = shared.as_ref().filter(|arena| arena.check().is_ok()) {
-            return Ok(Arc::clone(arena));
+    /// Returns the process's arena, mapping it on the first call, in a forked child, and after everything was wiped: as
+    /// `settings` say, or else as it was before, or by default.
+    pub(super) fn shared(settings: Option<&ArenaSettings>) -> Result<Arc<Self>, MemoryError> {
+        if let Some(arena) = Self::mapped() {
+            return Ok(arena);
         }
-        let arena = Arc::new(Self::map(settings)?);
+        let _mapping = Mapping::begin();
+        if let Some(arena) = Self::mapped() {
+            return Ok(arena);
+        }
+        let before = SHARED.load_full();
+        let before = before.as_ref().map(|dead| &dead.settings);
+        let arena = Arc::new(Self::map(settings.or(before).unwrap_or(&ArenaSettings::default()))?);
         // Whoever still holds keys of the last one keeps it mapped.
-        *shared = Some(Arc::clone(&arena));
+        SHARED.store(Some(Arc::clone(&arena)));
         Ok(arena)
     }
 
-    /// Returns the process's arena if it was mapped.
+    /// Returns the process's arena if it was mapped and is in order.
     pub(super) fn mapped() -> Option<Arc<Self>> {
-        SHARED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        SHARED.load_full().filter(|arena| arena.check().is_ok())
+    }
+
+    /// Returns what secrets outside the arena ask of their memory: what the arena was asked for.
+    pub(super) fn demand() -> Demand {
+        let policy = SHARED.load().as_ref().map_or_else(MemoryPolicy::default, |arena| arena.settings.policy);
+        Demand { policy, may_be_unlocked: policy == MemoryPolicy::Relaxed, ..Demand::default() }
     }
 
     /// Maps an arena of the size wanted, or of the largest size that the lock limit grants.
@@ -164,7 +203,9 @@ impl Arena {
         }
         self.hand.store(hand, Ordering::Relaxed);
         let (index, generation) = found?;
-        Some(ClaimedSlot::new(Arc::clone(self), index, generation))
+        let claimed = ClaimedSlot::new(Arc::clone(self), index, generation);
+        // As in `scratch`.
+        self.check_after().ok().map(|()| claimed)
     }
 
     /// Claims a scratch slot for the time of one operation, that of the calling thread if it is free.
@@ -175,7 +216,10 @@ impl Arena {
             let index = self.slots + (preferred + step) % self.scratch;
             // Scratch is never published, so nobody reads it.
             if let Some(generation) = self.control(index).claim(owner, std::iter::empty()) {
-                return Ok(ClaimedSlot::new(Arc::clone(self), index, generation));
+                let claimed = ClaimedSlot::new(Arc::clone(self), index, generation);
+                // A wipe of everything that did not see the claim is seen here.
+                self.check_after()?;
+                return Ok(claimed);
             }
         }
         self.counters.exhausted.fetch_add(1, Ordering::Relaxed);

@@ -113,6 +113,7 @@ const ZEROED: &str = "zeroed by the kernel however the process ends";
 const LOCKED: &str = "never swapped";
 const GUARDS: &str = "guard pages";
 const NOT_DUMPED: &str = "excluded from core dumps";
+const NOT_DUMPED_VIEW: &str = "view excluded from core dumps";
 const FORKED: &str = "absent in forked children";
 const VIEW: &str = "read-only for readers";
 
@@ -140,9 +141,9 @@ pub(super) fn acquire(bytes: usize, demand: Demand) -> Result<Acquired, MemoryEr
 /// Of the pages that are asked for, a second time the size with a view.
 #[cfg(target_os = "linux")]
 fn hidden(bytes: usize, demand: Demand) -> Result<Acquired, MemoryError> {
-    let mut pages = Pages::reserve(bytes)?;
+    let pages = Pages::reserve(bytes)?;
     let file = sys::secret_file(pages.size()).map_err(system("memfd_secret"))?;
-    pages.back_by_secret(&file, sys::Access::ReadWrite)?;
+    let mut pages = backed(pages, &file, sys::Access::ReadWrite)?;
     let mut protections = vec![
         Protection::active(HIDDEN),
         Protection::active(ZEROED),
@@ -153,15 +154,26 @@ fn hidden(bytes: usize, demand: Demand) -> Result<Acquired, MemoryError> {
     settle(&mut protections, NOT_DUMPED, demand.policy, pages.exclude_from_dumps())?;
     let mut view = None;
     if demand.read_only_view {
-        let mut second = Pages::reserve(bytes)?;
-        second.back_by_secret(&file, sys::Access::Read)?;
-        second.exclude_from_dumps()?;
+        let mut second = backed(Pages::reserve(bytes)?, &file, sys::Access::Read)?;
+        settle(&mut protections, NOT_DUMPED_VIEW, demand.policy, second.exclude_from_dumps())?;
         view = Some(second);
     }
     protections.push(Protection::optional(VIEW, view.is_some(), None));
     // The descriptor is closed here: what it leads to lives on in the mappings alone.
     drop(file);
     Ok(Acquired { pages, view, backend: Backend::MemfdSecret, protections })
+}
+
+/// Backs pages by secret memory, or gives them back as they are.
+#[cfg(target_os = "linux")]
+fn backed(mut pages: Pages, file: &sys::SecretFile, access: sys::Access) -> Result<Pages, MemoryError> {
+    match pages.back_by_secret(file, access) {
+        Ok(()) => Ok(pages),
+        Err(error) => {
+            pages.discard();
+            Err(error)
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -187,7 +199,10 @@ fn locked(bytes: usize, demand: Demand, why_not_hidden: Option<MemoryError>) -> 
             protections.push(Protection::missing(LOCKED, cause));
             Backend::Unlocked
         }
-        Err((_, error)) => return Err(error),
+        Err((_, error)) => {
+            pages.discard();
+            return Err(error);
+        }
     };
     settle(&mut protections, NOT_DUMPED, demand.policy, pages.exclude_from_dumps())?;
     settle(&mut protections, FORKED, demand.policy, pages.keep_from_forks())?;

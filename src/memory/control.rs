@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::backend::{MemoryPolicy, Protection};
 use super::pages::{Pages, system};
-use super::slot::SlotControl;
-use super::wipe;
+use super::slot::{SlotControl, State};
+use super::{readers, wipe};
 use crate::error::MemoryError;
 
 const OPEN: u32 = 1;
@@ -31,20 +31,31 @@ impl Header {
         if self.epoch.compare_exchange(OPEN, POISONED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return;
         }
-        for index in 0..self.records.load(Ordering::Relaxed) {
-            let record = self.record(index as usize);
+        for record in self.records() {
             if let Some(generation) = record.occupant() {
                 record.begin_wipe(generation);
             }
         }
     }
 
+    /// Tells whether a thread reads a slot.
+    pub(super) fn is_read(&self) -> bool {
+        self.records().any(|record| record.is_read(readers::all()))
+    }
+
+    /// Tells whether a thread has a slot to itself, to write it.
+    pub(super) fn is_written(&self) -> bool {
+        self.records().any(|record| record.state() == State::Claimed)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &SlotControl> {
+        (0..self.records.load(Ordering::Relaxed)).map(|index| self.record(index as usize))
+    }
+
     /// Makes the words what a forked child finds where the system zeroes them.
     pub(super) fn die(&self) {
         self.epoch.store(0, Ordering::Release);
-        for index in 0..self.records.load(Ordering::Relaxed) {
-            self.record(index as usize).die();
-        }
+        self.records().for_each(SlotControl::die);
     }
 
     /// Returns the record of a slot.

@@ -13,7 +13,6 @@ use super::buffer::Buffer;
 use super::key::LockedKey;
 use super::pages::system;
 use super::process;
-use super::settings::ArenaSettings;
 use super::vault::Vault;
 use super::worker::system_random;
 use crate::error::MemoryError;
@@ -149,7 +148,7 @@ impl EnclaveKey {
             return Ok(key);
         }
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let vault = Vault::open(&ArenaSettings::default())?;
+        let vault = Vault::with_random(system_random())?;
         let key = vault.generate(b"enclaves")?;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let made = Arc::new(Self { vault, key, number, uses: AtomicU64::new(1), process: process::current() });

@@ -108,8 +108,27 @@ impl LockedKey {
         SlotRef::unpack(self.slot.load(Ordering::Acquire))
     }
 
-    pub(super) fn set_slot(&self, slot: SlotRef) {
-        self.slot.store(slot.pack(), Ordering::Release);
+    /// Tells whether the key is one of this vault's.
+    pub(super) fn is_of(&self, core: &Arc<VaultCore>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
+    /// Returns where the key was last, packed.
+    pub(super) fn hint(&self) -> u64 {
+        self.slot.load(Ordering::Acquire)
+    }
+
+    /// Notes where the key is now; `false` when it has gone elsewhere than where it was `before`.
+    pub(super) fn set_slot(&self, before: u64, slot: SlotRef) -> bool {
+        let noted = self.slot.compare_exchange(before, slot.pack(), Ordering::AcqRel, Ordering::Acquire);
+        // A use that found it gone has noted that.
+        noted
+            .or_else(|now| {
+                let forgotten = if now == SlotRef::NONE { Ok(now) } else { Err(now) };
+                forgotten
+                    .and_then(|now| self.slot.compare_exchange(now, slot.pack(), Ordering::AcqRel, Ordering::Acquire))
+            })
+            .is_ok()
     }
 
     /// Returns what is authenticated with the sealed copy.

@@ -80,5 +80,5 @@ pub(crate) use worker::system_random;
 /// # Errors
 /// [`MemoryError`] when locked memory is not to be had; the message says what to change.
 pub fn init(settings: &ArenaSettings) -> Result<ArenaStatus, MemoryError> {
-    Ok(arena::Arena::shared(settings)?.status())
+    Ok(arena::Arena::shared(Some(settings))?.status())
 }

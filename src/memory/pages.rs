@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use super::{process, sys};
-use crate::error::{MemoryError, is_about_the_lock_limit};
+use crate::error::{HIDDEN_MAP, MemoryError, is_about_the_lock_limit};
 
 pub use super::sys::{Access, Limits};
 
@@ -67,7 +67,7 @@ impl Pages {
     #[expect(unsafe_code, reason = "mmap and madvise on an own mapping")]
     pub(super) fn back_by_secret(&mut self, file: &sys::SecretFile, access: Access) -> Result<(), MemoryError> {
         let (start, bytes) = (self.start(), self.size());
-        let refused = system("mmap of a memfd_secret");
+        let refused = system(HIDDEN_MAP);
         sys::try_secret(file, bytes).map_err(&refused)?;
         // SAFETY: the range is this value's own mapping, inaccessible, so nothing refers to it.
         if let Err(error) = unsafe { sys::map_secret(file, start, bytes, access) } {
@@ -104,7 +104,14 @@ impl Pages {
     #[expect(unsafe_code, reason = "mlock on an own mapping")]
     pub fn lock(&mut self) -> Result<(), MemoryError> {
         // SAFETY: the range is this value's own mapping.
-        unsafe { sys::lock(self.start(), self.size()) }.map_err(|error| lock_refused(self.size(), error))?;
+        if let Err(error) = unsafe { sys::lock(self.start(), self.size()) } {
+            // What cannot be touched cannot be made resident, whatever the limit is; it was counted all the same.
+            // SAFETY: as above.
+            let _ = unsafe { sys::unlock(self.start(), self.size()) };
+            let inaccessible = self.access == Access::None;
+            let refused = if inaccessible { system(LOCK)(error) } else { lock_refused(self.size(), error) };
+            return Err(refused);
+        }
         self.locked = true;
         Ok(())
     }
@@ -215,6 +222,14 @@ impl Pages {
         self.clear()
     }
 
+    /// Gives back pages that nobody has written to, without touching them: wiping would make them resident.
+    pub(super) fn discard(mut self) {
+        if self.is_own() {
+            // Of no more consequence than that the address range is lost.
+            let _ = self.reservation.unmap();
+        }
+    }
+
     fn clear(&mut self) -> Result<(), MemoryError> {
         // A child has no business with its parent's mapping, and it may not be there at all.
         if !self.reservation.mapped || !self.is_own() {
@@ -306,9 +321,11 @@ pub(super) fn system(operation: &'static str) -> impl Fn(io::Error) -> MemoryErr
     move |error| MemoryError::System { operation, source: Arc::new(error) }
 }
 
+const LOCK: &str = "mlock of secret memory";
+
 fn lock_refused(bytes: usize, error: io::Error) -> MemoryError {
     let about_limit = is_about_the_lock_limit(&error);
-    let error = system("mlock of secret memory")(error);
+    let error = system(LOCK)(error);
     if about_limit { over_budget(bytes, error) } else { error }
 }
 

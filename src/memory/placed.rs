@@ -1,11 +1,11 @@
 //! A mapping of its own for one secret: where the secret stands in it, and the canary before it.
 
-use super::backend::{self, Acquired, Demand};
+use super::backend::Acquired;
 use super::pages::{Access, Pages};
 use super::settings::OnDamage;
 use super::wipe::{self, Wipeable};
 use super::worker::system_random;
-use super::{process, sys};
+use super::{process, sizing, sys};
 use crate::error::MemoryError;
 
 /// Where a secret stands in its pages.
@@ -38,7 +38,7 @@ impl Placed {
         if length == 0 {
             return Err(MemoryError::Empty);
         }
-        let Acquired { mut pages, .. } = backend::acquire(length, Demand::default())?;
+        let Acquired { mut pages, .. } = sizing::acquire_for_one(length)?;
         let offset = if layout == Layout::Front { 0 } else { pages.size() - length };
         let mut canary = [0; CANARY];
         system_random()(&mut canary)?;
@@ -70,7 +70,7 @@ impl Placed {
     }
 
     pub(super) fn protect(&mut self, access: Access) -> Result<(), MemoryError> {
-        self.pages.protect(access)
+        self.entry.change(|| self.pages.protect(access)).unwrap_or(Err(MemoryError::Closed))
     }
 
     /// Returns the secret, unless its pages are inaccessible.

@@ -36,7 +36,8 @@ pub struct ProtectedMemory(Single);
 
 /// A secret that ends where the guard page begins, with a random canary before it that is looked at when it goes.
 ///
-/// Otherwise as [`ProtectedMemory`]. Reading or writing one byte past its end is a fault; writing before its start is found
+/// Where the secret fills its pages there is no room for a canary, and a guard page on either side. Otherwise as
+/// [`ProtectedMemory`]. Reading or writing one byte past its end is a fault; writing before its start is found
 /// at the latest when it is closed.
 pub struct GuardedMemory(Single);
 
@@ -174,7 +175,8 @@ impl Single {
 
     fn is_closed(&self) -> bool {
         self.state()
-            .is_ok_and(|state| state.closing || state.placed.as_ref().is_none_or(|placed| placed.check().is_err()))
+            .ok()
+            .is_none_or(|state| state.closing || state.placed.as_ref().is_none_or(|placed| placed.check().is_err()))
     }
 
     fn close(&self) -> Result<(), MemoryError> {

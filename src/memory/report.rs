@@ -32,7 +32,7 @@ pub struct Report {
 /// Returns what protects the secrets of this process now; costs a few system calls.
 #[must_use]
 pub fn report() -> Report {
-    let arena = Arena::mapped().filter(|arena| arena.check().is_ok()).map(|arena| arena.status());
+    let arena = Arena::mapped().map(|arena| arena.status());
     let mut process = harden::protections();
     #[cfg(unix)]
     process.extend(super::signals::protections());
@@ -64,7 +64,7 @@ impl fmt::Display for Report {
         }
         write!(f, "; limit {} soft, {} hard", Bytes(self.limits.soft), Bytes(self.limits.hard))?;
         for absent in self.protections().filter(|protection| !protection.active) {
-            write!(f, "; not {}", absent.name)?;
+            write!(f, "; absent: {}", absent.name)?;
         }
         f.write_str(if self.degraded { "; degraded" } else { "" })
     }

@@ -90,7 +90,7 @@ impl Sealing {
         &self,
         (arena, owner): (&Arc<Arena>, u32),
         random: &RandomFill,
-        steps: usize,
+        (now, steps): (Instant, usize),
     ) -> Result<bool, MemoryError> {
         let mut books = self.books();
         let (old, from) = match books.retiring {
@@ -99,7 +99,7 @@ impl Sealing {
                 let next = new_key(arena, owner, random)?;
                 let old = self.current.swap(next.pack(), Ordering::AcqRel);
                 self.uses.store(0, Ordering::Relaxed);
-                books.since = Instant::now();
+                books.since = now;
                 (SlotRef::unpack(old).expect("there is always a sealing key"), 0)
             }
         };
@@ -119,8 +119,8 @@ impl Sealing {
         }
         books.retiring = None;
         drop(books);
-        // Whoever unseals under it at this moment tries again and finds the renewed copy.
-        arena.wipe_now(old);
+        // Whoever unseals under it at this moment finishes; whoever comes later finds the renewed copy.
+        arena.release(old);
         arena.counters.exchanges.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }

@@ -24,8 +24,17 @@ pub trait Secret: Send + Sync {
     /// As for [`with_bytes`](Self::with_bytes); what `work` made is then wiped.
     fn with_bytes_func(&self, work: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> Result<Vec<u8>, MemoryError> {
         let mut made = Vec::new();
-        let lent = self.with_bytes(&mut |bytes| made = work(bytes));
-        lent.inspect_err(|_| made.zeroize()).map(|()| made.split_off(0))
+        let lent = self.with_bytes(&mut |bytes| {
+            made.zeroize();
+            made = work(bytes);
+        });
+        match lent {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                made.zeroize();
+                Err(error)
+            }
+        }
     }
 
     /// Returns how many bytes there are.
@@ -84,6 +93,9 @@ pub trait SecretExt: Secret {
     ///
     /// # Errors
     /// As for [`Secret::with_bytes`].
+    ///
+    /// # Panics
+    /// When an implementation of [`Secret`] says that it has lent the bytes and has not.
     fn with<R>(&self, work: impl FnOnce(&[u8]) -> R) -> Result<R, MemoryError> {
         let (mut work, mut made) = (Some(work), None);
         self.with_bytes(&mut |bytes| made = work.take().map(|work| work(bytes)))?;

@@ -35,9 +35,10 @@ pub struct ArenaSettings {
     pub read_only_view: bool,
     /// Bytes of the lock limit that are left to others when the arena has to shrink.
     pub leave_unlocked: u64,
-    /// How often all canaries are looked at, and the numbers published.
+    /// How often a session factory looks at all canaries and publishes the numbers; a program that has vaults alone calls
+    /// [`Vault::maintain`](super::Vault::maintain).
     pub audit_interval: Duration,
-    /// How long sealed copies stay under one key.
+    /// How long sealed copies stay under one key, where something calls [`Vault::maintain`](super::Vault::maintain) as above.
     pub sealing_key_lifetime: Duration,
     /// How many copies are sealed under one key.
     pub sealing_key_uses: u64,

@@ -1,11 +1,15 @@
 //! How large an arena may be.
 
+use super::arena::Arena;
 use super::backend::{self, Acquired, Backend, Demand, MemoryPolicy};
 use super::pages;
 use super::settings::ArenaSettings;
 use super::state::SlotBytes;
 use super::sys;
 use crate::error::MemoryError;
+
+/// More than any machine locks, and far from where sizes overflow.
+const MOST: usize = 1 << 40;
 
 /// Gets memory of the size wanted, or of the largest size to be had.
 ///
@@ -14,7 +18,8 @@ pub(super) fn acquire(settings: &ArenaSettings, least_slots: usize) -> Result<Ac
     let page = sys::page_size();
     let least = ((least_slots + 1) * size_of::<SlotBytes>()).next_multiple_of(page);
     let views = if settings.read_only_view { 2 } else { 1 };
-    let mut bytes = settings.bytes.max(least).next_multiple_of(page);
+    let wanted = settings.bytes.clamp(least, MOST);
+    let mut bytes = wanted.next_multiple_of(page);
     let demand = Demand {
         policy: settings.policy,
         require: settings.require,
@@ -31,7 +36,7 @@ pub(super) fn acquire(settings: &ArenaSettings, least_slots: usize) -> Result<Ac
             break error;
         }
         if !std::mem::replace(&mut raised, true) {
-            if let Err(error) = sys::raise_lock_limit(settings.bytes) {
+            if let Err(error) = sys::raise_lock_limit(wanted) {
                 tracing::debug!(%error, "the soft lock limit could not be raised");
             }
             continue;
@@ -39,15 +44,29 @@ pub(super) fn acquire(settings: &ArenaSettings, least_slots: usize) -> Result<Ac
         if bytes <= least {
             break pages::over_budget(least * views, error);
         }
-        bytes = (bytes / 2).min(budget(settings) / views).max(least) / page * page;
+        let fits = budget(settings) / views;
+        bytes = if fits < bytes { fits } else { bytes / 2 }.max(least) / page * page;
     };
     let may_be_unlocked = settings.require.is_none_or(|backend| backend == Backend::Unlocked);
     if settings.policy == MemoryPolicy::Relaxed && may_be_unlocked {
         tracing::warn!(error = %refused, "secret memory is not locked");
-        let bytes = settings.bytes.max(least);
-        return backend::acquire(bytes, Demand { may_be_unlocked, ..demand });
+        return backend::acquire(wanted, Demand { may_be_unlocked, ..demand });
     }
     Err(refused)
+}
+
+/// Gets memory for a single secret, under the policy of the process's arena.
+pub(super) fn acquire_for_one(bytes: usize) -> Result<Acquired, MemoryError> {
+    let demand = Arena::demand();
+    let refused = match backend::acquire(bytes, Demand { may_be_unlocked: false, ..demand }) {
+        Err(error) if error.is_about_the_lock_limit() => error,
+        other => return other,
+    };
+    let limits = pages::limits();
+    if limits.soft < limits.hard && sys::raise_lock_limit(bytes).is_ok() {
+        return backend::acquire(bytes, demand);
+    }
+    if demand.may_be_unlocked { backend::acquire(bytes, demand) } else { Err(refused) }
 }
 
 /// Returns how many bytes may be locked by the numbers, less what is left to others.

@@ -72,6 +72,8 @@ impl Stream {
         } else {
             let mut rest = Buffer::new(buffer.len() - *read)?;
             rest.copy_from(&buffer.bytes()?[*read..])?;
+            // A wipe of everything meanwhile would have had zeroes copied.
+            buffer.bytes()?;
             self.open = None;
             Some(rest)
         };

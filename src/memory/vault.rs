@@ -96,12 +96,12 @@ impl Vault {
     /// # Errors
     /// [`MemoryError`] when locked memory is not to be had, or is full of keys that must stay.
     pub fn open(settings: &ArenaSettings) -> Result<Self, MemoryError> {
-        Self::open_in(Arena::shared(settings)?, system_random())
+        Self::open_in(Arena::shared(Some(settings))?, system_random())
     }
 
     /// As [`open`](Self::open), with the generator of a session factory.
     pub(crate) fn with_random(random: RandomFill) -> Result<Self, MemoryError> {
-        Self::open_in(Arena::shared(&ArenaSettings::default())?, random)
+        Self::open_in(Arena::shared(None)?, random)
     }
 
     /// Fails once the vault closes, in a forked child, and when everything was wiped.
@@ -163,17 +163,22 @@ impl Vault {
         Ok(Reservation { core: Arc::clone(&self.core), slot })
     }
 
-    /// Makes a key resident again; nothing happens when no slot can be had.
+    /// Makes a key of this vault resident again; nothing happens when no slot can be had, or once the vault is closed.
     ///
     /// # Errors
     /// As for [`generate`](Self::generate).
     pub fn promote(&self, key: &LockedKey) -> Result<(), MemoryError> {
-        if key.is_resident() || self.core.is_closed() {
+        if key.is_resident() || self.core.is_closed() || !key.is_of(&self.core) {
             return Ok(());
         }
+        let before = key.hint();
         let Some(mut slot) = self.core.arena.claim(self.core.owner) else { return Ok(()) };
         key.unseal_into(&mut slot.bytes().key)?;
-        key.set_slot(slot.publish()?);
+        let slot = slot.publish()?;
+        if !key.set_slot(before, slot) {
+            // Another thread has made it resident, and nobody knows of this slot.
+            self.core.arena.wipe_now(slot);
+        }
         self.wipe_if_closed();
         Ok(())
     }
@@ -193,9 +198,9 @@ impl Vault {
             arena.audit();
             return arena.check().map(|()| true);
         }
-        let done = sealing.exchange((arena, *owner), random, STEPS)?;
+        let done = sealing.exchange((arena, *owner), random, (now, STEPS));
         self.wipe_if_closed();
-        Ok(done)
+        done
     }
 
     /// Returns how often [`maintain`](Self::maintain) wants to be called.
@@ -291,7 +296,7 @@ impl Reservation {
             Arc::new(LockedKey::new(Arc::clone(&core), copy, label.as_slice().into()))
         })?;
         if resident {
-            key.set_slot(place.publish()?);
+            key.set_slot(SlotRef::NONE, place.publish()?);
         }
         Vault { core }.wipe_if_closed();
         Ok(key)
@@ -328,7 +333,7 @@ impl MasterKey {
     }
 
     fn copy(outside: &[u8; 32]) -> Result<Self, MemoryError> {
-        let arena = Arena::shared(&ArenaSettings::default())?;
+        let arena = Arena::shared(None)?;
         let owner = arena.new_owner() | MUST_STAY;
         let mut slot = arena.claim(owner).ok_or(MemoryError::Full { slots: arena.status().slots })?;
         slot.bytes().key.copy_from_slice(outside);

@@ -19,6 +19,8 @@ const LIVE: u32 = 2;
 const WIPING: u32 = 3;
 const WIPED: u32 = 4;
 const RETIRING: u32 = 5;
+/// Live, and its owner is changing what may be done with the pages.
+const CHANGING: u32 = 6;
 
 /// What a wipe of everything found and zeroed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,39 +45,40 @@ pub struct Wiped {
 ///
 /// There is no list of objects to be told: the wipe walks the same words that arbitrate every use.
 pub fn purge() -> Wiped {
+    // A fork may have been made while another thread of its parent was wiping.
+    let here = process::current();
+    if WIPERS_PROCESS.swap(here, Ordering::AcqRel) != here {
+        WIPERS.store(0, Ordering::Release);
+    }
     WIPERS.fetch_add(1, Ordering::AcqRel);
-    let wiped = wipe_all();
+    let wiped = wipe_all(here);
     WIPERS.fetch_sub(1, Ordering::AcqRel);
     // What another thread has begun to wipe was passed by, and whoever returns first may end the process under its hands.
-    // clock_gettime(2) and sched_yield(2) may be called in a signal handler.
-    let began = Instant::now();
-    while WIPERS.load(Ordering::Acquire) != 0 && began.elapsed() < PATIENCE {
-        std::thread::yield_now();
-    }
+    within(PATIENCE_WITH_WIPERS, || WIPERS.load(Ordering::Acquire) == 0);
     wiped
 }
 
-/// How many threads are wiping.
+/// How many threads are wiping, and in which process.
 static WIPERS: AtomicUsize = AtomicUsize::new(0);
+static WIPERS_PROCESS: AtomicU64 = AtomicU64::new(0);
 
 /// A wipe takes a millisecond per 8 MiB; a crash in the middle of one would wait for itself.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE_WITH_WIPERS: Duration = Duration::from_millis(200);
 
-fn wipe_all() -> Wiped {
+fn wipe_all(here: u64) -> Wiped {
     let mut wiped = Wiped::default();
-    let here = process::current();
-    let mut chunk = CHUNKS.load(Ordering::Acquire);
-    #[expect(unsafe_code, reason = "a list without locks")]
-    // SAFETY: chunks are leaked when they are published, so they live as long as the process.
-    while let Some(entries) = unsafe { chunk.as_ref() } {
-        for entry in &entries.entries {
-            if entry.process.load(Ordering::Relaxed) == here {
-                entry.wipe(&mut wiped);
-            }
-        }
-        chunk = entries.next.load(Ordering::Acquire);
-    }
+    let own = |entry: &&Entry| entry.process.load(Ordering::Relaxed) == here;
+    entries().filter(own).for_each(|entry| entry.wipe(&mut wiped));
+    entries().filter(own).for_each(Entry::wipe_again);
     wiped
+}
+
+/// Returns all entries, used or not.
+#[expect(unsafe_code, reason = "a list without locks")]
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    // SAFETY: chunks are leaked when they are published, so they live as long as the process.
+    let at = |chunk: &AtomicPtr<Chunk>| unsafe { chunk.load(Ordering::Acquire).as_ref() };
+    std::iter::successors(at(&CHUNKS), move |chunk| at(&chunk.next)).flat_map(|chunk| &chunk.entries)
 }
 
 /// Has a handler make every arena dead in the children that fork(3) makes from now on, as control words in pages that the
@@ -96,12 +99,7 @@ pub(super) fn kill_arenas_in_forks() -> io::Result<()> {
 /// Runs in a forked child before anything else does: lock-free and without allocation.
 #[expect(unsafe_code, reason = "the type that fork handlers have")]
 unsafe extern "C" fn kill_arenas() {
-    let mut chunk = CHUNKS.load(Ordering::Acquire);
-    // SAFETY: chunks are leaked when they are published, so they live as long as the process.
-    while let Some(entries) = unsafe { chunk.as_ref() } {
-        entries.entries.iter().for_each(Entry::kill);
-        chunk = entries.next.load(Ordering::Acquire);
-    }
+    entries().for_each(Entry::kill);
 }
 
 /// A range that [`purge`] wipes; taken out of the list when dropped, which comes before the range is unmapped.
@@ -137,7 +135,18 @@ impl Wipeable {
     pub(super) fn is_live(&self) -> bool {
         // Pairs with the fence in `wipe`: whoever read a zero written after it sees the new state here.
         fence(Ordering::Acquire);
-        self.entry.state.load(Ordering::Relaxed) == LIVE
+        matches!(self.entry.state.load(Ordering::Relaxed), LIVE | CHANGING)
+    }
+
+    /// Runs `change`, which changes what may be done with the pages, unless they are being wiped or were: a wipe would fault
+    /// where they become inaccessible under it.
+    pub(super) fn change<R>(&self, change: impl FnOnce() -> R) -> Option<R> {
+        let state = &self.entry.state;
+        state.compare_exchange(LIVE, CHANGING, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        let done = change();
+        // Unless a wiper has lost its patience.
+        let _ = state.compare_exchange(CHANGING, LIVE, Ordering::Release, Ordering::Relaxed);
+        Some(done)
     }
 }
 
@@ -182,7 +191,7 @@ impl Entry {
     #[expect(unsafe_code, reason = "a list without locks")]
     fn kill(&self) {
         // What was being given back when the process forked, or not handed out yet, nobody in the child has.
-        if matches!(self.state.load(Ordering::Acquire), LIVE | WIPING | WIPED) {
+        if matches!(self.state.load(Ordering::Acquire), LIVE | CHANGING | WIPING | WIPED) {
             // SAFETY: an arena leaves the list before its control words are unmapped, and a child does not unmap them.
             if let Some(header) = unsafe { self.header.load(Ordering::Relaxed).as_ref() } {
                 header.die();
@@ -190,23 +199,19 @@ impl Entry {
         }
     }
 
+    /// Wipes the range, if it is live.
     #[expect(unsafe_code, reason = "wiping by force")]
     fn wipe(&self, wiped: &mut Wiped) {
-        if self.state.compare_exchange(LIVE, WIPING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        if !self.take() {
             return;
         }
-        // SAFETY: an arena leaves the list before its control words are unmapped, and cannot while the state is `WIPING`.
-        if let Some(header) = unsafe { self.header.load(Ordering::Relaxed).as_ref() } {
+        let header = self.header();
+        if let Some(header) = header {
             header.poison();
         }
         fence(Ordering::SeqCst);
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        if let Some(view) = NonNull::new(self.view.load(Ordering::Relaxed)) {
-            // SAFETY: the view is mapped, as above. A reader in the middle of it faults, as it should: it did not look.
-            let _ = unsafe { sys::protect(view, bytes, sys::Access::None) };
-        }
-        let start = NonNull::new(self.start.load(Ordering::Relaxed)).expect("a live entry has a range");
-        // SAFETY: the range is mapped, as above, and more access disturbs no reader.
+        let (start, bytes) = self.range();
+        // SAFETY: the range is mapped while the state is `WIPING`, and more access disturbs no reader.
         if unsafe { sys::protect(start, bytes, sys::Access::ReadWrite) }.is_ok() {
             // SAFETY: the range is mapped and writable. Owners check the state after each use and discard what they made.
             unsafe { erase(start, bytes) };
@@ -215,8 +220,79 @@ impl Entry {
         } else {
             wiped.failed += 1;
         }
+        if let (Some(view), Some(header)) = (NonNull::new(self.view.load(Ordering::Relaxed)), header) {
+            // Readers that look find out; one that does not look shall fault, and not compute with zeroes.
+            within(PATIENCE_WITH_READERS, || !header.is_read());
+            // SAFETY: the view is mapped, as above.
+            let _ = unsafe { sys::protect(view, bytes, sys::Access::None) };
+        }
         self.state.store(WIPED, Ordering::Release);
     }
+
+    /// Takes the range to wipe it. Whoever changes its protection at the moment is waited for, unless that is this very thread,
+    /// interrupted by a signal.
+    fn take(&self) -> bool {
+        let take = |from| self.state.compare_exchange(from, WIPING, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        if take(LIVE) {
+            return true;
+        }
+        let settled = within(PATIENCE_WITH_OWNERS, || self.state.load(Ordering::Acquire) != CHANGING);
+        take(LIVE) || (!settled && take(CHANGING))
+    }
+
+    /// Wipes what threads that had looked before the first wipe have written since, once they are done.
+    #[expect(unsafe_code, reason = "wiping by force")]
+    fn wipe_again(&self) {
+        if self.state.compare_exchange(WIPED, WIPING, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return;
+        }
+        if let Some(header) = self.header() {
+            if !header.is_written() {
+                self.state.store(WIPED, Ordering::Release);
+                return;
+            }
+            within(PATIENCE_WITH_WRITERS, || !header.is_written());
+        }
+        let (start, bytes) = self.range();
+        // SAFETY: the range is mapped while the state is `WIPING`, and nobody makes it inaccessible once it was wiped.
+        if unsafe { sys::protect(start, bytes, sys::Access::ReadWrite) }.is_ok() {
+            // SAFETY: as in `wipe`.
+            unsafe { erase(start, bytes) };
+        }
+        self.state.store(WIPED, Ordering::Release);
+    }
+
+    #[expect(unsafe_code, reason = "a list without locks")]
+    fn header(&self) -> Option<&Header> {
+        // SAFETY: an arena leaves the list before its control words are unmapped, and cannot while the state is `WIPING`.
+        unsafe { self.header.load(Ordering::Relaxed).as_ref() }
+    }
+
+    fn range(&self) -> (NonNull<u8>, usize) {
+        let start = NonNull::new(self.start.load(Ordering::Relaxed)).expect("a live entry has a range");
+        (start, self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// A reader computes for some hundred nanoseconds, unless the scheduler puts it aside.
+const PATIENCE_WITH_READERS: Duration = Duration::from_millis(200);
+
+/// As long as a key takes to be unsealed and used.
+const PATIENCE_WITH_WRITERS: Duration = Duration::from_millis(5);
+
+/// A change of protection is one system call.
+const PATIENCE_WITH_OWNERS: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` holds, for a time; clock_gettime(2) and sched_yield(2) may be called in a signal handler.
+fn within(time: Duration, condition: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    while !condition() {
+        if began.elapsed() >= time {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
 
 /// Zeroes a range in a way that is not optimised away.
@@ -239,17 +315,11 @@ struct Chunk {
 static CHUNKS: AtomicPtr<Chunk> = AtomicPtr::new(ptr::null_mut());
 
 /// Claims an entry, making room for more when all are taken.
-#[expect(unsafe_code, reason = "a list without locks")]
 fn free_entry() -> &'static Entry {
-    let mut at = CHUNKS.load(Ordering::Acquire);
-    // SAFETY: chunks are leaked when they are published, so they live as long as the process.
-    while let Some(chunk) = unsafe { at.as_ref() } {
-        let claim =
-            |entry: &&Entry| entry.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        if let Some(entry) = chunk.entries.iter().find(claim) {
-            return entry;
-        }
-        at = chunk.next.load(Ordering::Acquire);
+    let claim =
+        |entry: &&Entry| entry.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    if let Some(entry) = entries().find(claim) {
+        return entry;
     }
     let chunk =
         Box::leak(Box::new(Chunk { entries: [const { Entry::new() }; CHUNK], next: AtomicPtr::new(ptr::null_mut()) }));

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use super::backend::{self, Acquired, Demand};
+use super::backend::Acquired;
 use super::pages::Pages;
-use super::process;
 use super::vault::RandomFill;
 use super::wipe::Wipeable;
+use super::{process, sizing};
 use crate::error::{MemoryError, RandomError};
 
 /// Draws of up to this many bytes come out of the pool: a data row key and two nonces, and then some.
@@ -145,7 +145,7 @@ impl Page {
     /// Returns `None` where no page can be locked or a fork would inherit it.
     #[cold]
     fn new() -> Option<Self> {
-        let Acquired { pages, .. } = backend::acquire(SIZE, Demand::default()).ok()?;
+        let Acquired { pages, .. } = sizing::acquire_for_one(SIZE).ok()?;
         let entry = Wipeable::register(pages.start(), pages.size());
         Some(Self { entry, pages, process: process::current(), position: SIZE })
     }
@@ -184,6 +184,17 @@ impl Page {
         // SAFETY: the page is mapped, belongs to this thread, and is longer than this; the place for a key, which may be lent
         // at the same time, ends before.
         unsafe { std::slice::from_raw_parts_mut(self.start().add(POOL).as_ptr(), SIZE - POOL) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // Before the list of what is to be wiped forgets it.
+        if self.is_usable()
+            && let Some(bytes) = self.pages.bytes_mut()
+        {
+            bytes.zeroize();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use keyward::memory::signals::{Shutdown, SignalSettings, install, safe_exit};
-use keyward::memory::{Backend, LockedKey, Vault};
+use keyward::memory::{Backend, Buffer, LockedKey, ProtectedMemoryFactory, SecretExt, SecretFactory, Vault};
 
 use crate::key::Seed;
 use crate::scan::Needles;
@@ -24,6 +24,11 @@ pub(crate) const PROPERTIES: &[Property] = &[
         check: || killed("idle", libc::SIGTERM),
     },
     Property { name: "SIGTERM wipes a busy process", needs: &[], check: || killed("busy", libc::SIGTERM) },
+    Property {
+        name: "a wipe amid threads that open and close the pages of their secrets ends in order",
+        needs: &[],
+        check: wiped_amid_changes,
+    },
     Property {
         name: "SIGINT wipes, and the process ends with 130",
         needs: &[],
@@ -94,6 +99,16 @@ fn killed(how: &str, signal: i32) -> TestResult {
     let handled = autopsy(&format!("{how} install"), kill)?;
     wiped(&handled)?;
     handled.ending.with_code(128 + signal)
+}
+
+/// A wipe that writes to pages which their owner makes inaccessible at that moment would fault, and end by SIGSEGV.
+fn wiped_amid_changes() -> TestResult {
+    for _ in 0..20 {
+        let handled = autopsy("idle changing install", |victim| Ok(victim.signal(libc::SIGTERM)?))?;
+        wiped(&handled)?;
+        handled.ending.with_code(143)?;
+    }
+    Ok(())
 }
 
 fn second_signal() -> TestResult {
@@ -180,6 +195,12 @@ fn end_somehow(stage: &Stage) -> TestResult {
             let key = Arc::clone(&key);
             thread::spawn(move || while key.using(|lease| black_box(lease.wrap(&[7; 32], &[9; 12], &[]))).is_ok() {});
         }
+    }
+    if stage.has("changing") {
+        let secret = ProtectedMemoryFactory.create(&mut stage.seed(0)?.key())?;
+        thread::spawn(move || while secret.with(|bytes| black_box(bytes[0])).is_ok() {});
+        let mut buffer = Buffer::from_bytes(&mut stage.seed(0)?.key())?;
+        thread::spawn(move || while buffer.freeze().and_then(|()| buffer.melt()).is_ok() {});
     }
     if stage.has("blocked") {
         return block(stage);

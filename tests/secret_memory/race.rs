@@ -37,6 +37,11 @@ pub(crate) const PROPERTIES: &[Property] = &[
         needs: &[],
         check: || nothing_bad_is_published("mlock purge"),
     },
+    Property {
+        name: "no ciphertext is published, and no reader faults, in 300 wipes of everything amid readers of a read-only view",
+        needs: &[Need::MemfdSecret],
+        check: || nothing_bad_is_published("memfd_secret view purge"),
+    },
 ];
 
 pub(crate) const SCENARIOS: &[Scenario] =

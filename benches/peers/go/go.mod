@@ -1,6 +1,6 @@
-module keyward.example/peers
+module keyward-peers
 
-go 1.23.0
+go 1.24.0
 
 require github.com/godaddy/asherah/go/securememory v0.1.7
 

@@ -1,7 +1,8 @@
-// Package peers measures the secrets of Go's securememory, as the Rust program beside it measures keyward's.
+// Package peers measures the secrets of securememory, for the Rust program beside it to compare with keyward's.
 package peers
 
 import (
+	"bytes"
 	"io"
 	"testing"
 
@@ -10,83 +11,99 @@ import (
 	"github.com/godaddy/asherah/go/securememory/protectedmemory"
 )
 
-const size = 32
+var factories = []struct {
+	name    string
+	factory securememory.SecretFactory
+}{
+	{"protected", new(protectedmemory.SecretFactory)},
+	{"guarded", new(memguard.SecretFactory)},
+}
 
-var sink byte
+// Use keeps the compiler from dropping what is read.
+var use byte
 
-func each(b *testing.B, run func(b *testing.B, factory securememory.SecretFactory)) {
-	b.Run("protected", func(b *testing.B) { run(b, new(protectedmemory.SecretFactory)) })
-	b.Run("guarded", func(b *testing.B) { run(b, new(memguard.SecretFactory)) })
+func key() []byte { return []byte("thisismy32bytesecretthatiwilluse") }
+
+func each(b *testing.B, run func(*testing.B, securememory.SecretFactory)) {
+	for _, f := range factories {
+		b.Run(f.name, func(b *testing.B) { run(b, f.factory) })
+	}
 }
 
 func secret(b *testing.B, factory securememory.SecretFactory) securememory.Secret {
-	made, err := factory.CreateRandom(size)
+	s, err := factory.New(key())
 	if err != nil {
 		b.Fatal(err)
 	}
-	return made
-}
-
-func use(b *testing.B, secret securememory.Secret) {
-	err := secret.WithBytes(func(bytes []byte) error {
-		sink = bytes[0]
-		return nil
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
 	})
-	if err != nil {
-		b.Error(err)
-	}
+	return s
 }
 
-func BenchmarkUse(b *testing.B) {
+func read(lent []byte) error {
+	use = lent[0] // a byte, since reading more is not what is measured
+	return nil
+}
+
+func BenchmarkSequential(b *testing.B) {
 	each(b, func(b *testing.B, factory securememory.SecretFactory) {
-		secret := secret(b, factory)
-		defer secret.Close()
-		b.ResetTimer()
-		for i := 0; i < b.N; i++ {
-			use(b, secret)
+		s := secret(b, factory)
+		for b.Loop() {
+			if err := s.WithBytes(read); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
 }
 
-func BenchmarkParallelUse(b *testing.B) {
+func BenchmarkParallel(b *testing.B) {
 	each(b, func(b *testing.B, factory securememory.SecretFactory) {
-		secret := secret(b, factory)
-		defer secret.Close()
+		s := secret(b, factory)
 		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
+			var seen byte
 			for pb.Next() {
-				if err := secret.WithBytes(func([]byte) error { return nil }); err != nil {
+				err := s.WithBytes(func(lent []byte) error {
+					seen += lent[0]
+					return nil
+				})
+				if err != nil {
 					b.Error(err)
+					return
 				}
 			}
+			_ = seen
 		})
 	})
 }
 
-func BenchmarkMake(b *testing.B) {
+func BenchmarkCreate(b *testing.B) {
 	each(b, func(b *testing.B, factory securememory.SecretFactory) {
-		for i := 0; i < b.N; i++ {
-			made, err := factory.New(make([]byte, size))
+		for b.Loop() {
+			s, err := factory.New(key())
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := made.Close(); err != nil {
+			if err := s.Close(); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 }
 
-func BenchmarkRead(b *testing.B) {
+func BenchmarkReader(b *testing.B) {
 	each(b, func(b *testing.B, factory securememory.SecretFactory) {
-		secret := secret(b, factory)
-		defer secret.Close()
-		into := make([]byte, size)
-		b.ResetTimer()
-		for i := 0; i < b.N; i++ {
-			if _, err := io.ReadFull(secret.NewReader(), into); err != nil {
+		s, into := secret(b, factory), make([]byte, 32)
+		for b.Loop() {
+			if _, err := io.ReadFull(s.NewReader(), into); err != nil {
 				b.Fatal(err)
 			}
+		}
+		if !bytes.Equal(into, key()) {
+			b.Fatal("the reader read something else")
 		}
 	})
 }

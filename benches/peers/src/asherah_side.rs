@@ -11,8 +11,7 @@ use asherah::kms::StaticKMS;
 use asherah::metastore::InMemoryMetastore;
 use asherah::{Config, DataRowRecord, Session, SessionFactory};
 
-use crate::Operation;
-use crate::timing::Case;
+use crate::{Case, Operation};
 
 type Kms = StaticKMS<AES256GCM>;
 

@@ -1,45 +1,56 @@
-//! Go's secrets, measured by Go's own benchmarks in `go/`.
+//! Go's side: its benchmarks, built once, and run for so many operations as a case.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+use std::{env, io};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
-/// The benchmarks, built.
-pub(crate) struct Go {
-    program: PathBuf,
+use crate::Case;
+
+pub struct Go {
+    benchmarks: PathBuf,
 }
 
 impl Go {
-    /// Builds them; `None` where there is no Go.
-    pub(crate) fn build() -> anyhow::Result<Option<Self>> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
-        let program = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/go-secrets"));
-        let built = Command::new("go").current_dir(folder).args(["test", "-c", "-o"]).arg(&program).status();
+    /// Builds the benchmarks; `None` when there is no Go.
+    pub fn build() -> anyhow::Result<Option<Self>> {
+        let benchmarks = env::current_exe()?.with_file_name("go-secret-memory");
+        let built = Command::new("go")
+            .args(["test", "-c", "-o"])
+            .arg(&benchmarks)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("go"))
+            .status();
         match built {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            built => {
-                anyhow::ensure!(built?.success(), "the Go benchmarks do not build");
-                Ok(Some(Self { program }))
+            Ok(status) => {
+                ensure!(status.success(), "go test: {status}");
+                Ok(Some(Self { benchmarks }))
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context("go cannot be run"),
         }
     }
 
-    /// Runs each benchmark once and returns nanoseconds per operation by name, without the prefix.
-    pub(crate) fn run(&self) -> anyhow::Result<HashMap<String, f64>> {
-        let arguments = ["-test.run=xxx", "-test.bench=.", "-test.benchtime=100ms", "-test.cpu=2"];
-        let output = Command::new(&self.program).args(arguments).output()?;
-        anyhow::ensure!(output.status.success(), "the Go benchmarks failed");
-        let text = String::from_utf8(output.stdout)?;
-        let lines = text.lines().filter_map(|line| line.strip_prefix("Benchmark"));
-        lines
-            .map(|line| {
-                let mut words = line.split_whitespace();
-                let name = words.next().and_then(|name| name.rsplit_once('-')).context("a benchmark without a name")?.0;
-                let time = words.nth(1).context("a benchmark without a time")?;
-                Ok((name.to_owned(), time.parse()?))
-            })
-            .collect()
+    /// One benchmark of one kind of secret; each run is a process of its own, whose start does not count.
+    pub fn case(&self, benchmark: &'static str, kind: &'static str) -> Case<'_> {
+        Box::new(move |count| {
+            let output = Command::new(&self.benchmarks)
+                .args(["-test.run", "^$", "-test.cpu", "2"])
+                .args(["-test.bench", &format!("^Benchmark{benchmark}$/^{kind}$")])
+                .args(["-test.benchtime", &format!("{count}x")])
+                .output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            ensure!(output.status.success(), "{benchmark} {kind}: {}\n{text}", output.status);
+            let nanoseconds =
+                nanoseconds(&text).with_context(|| format!("{benchmark} {kind} measured nothing:\n{text}"))?;
+            Ok(Duration::from_secs_f64(nanoseconds * f64::from(count) / 1e9))
+        })
     }
+}
+
+/// Finds the number before `ns/op`.
+fn nanoseconds(text: &str) -> Option<f64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.windows(2).find(|pair| pair[1] == "ns/op").and_then(|pair| pair[0].parse().ok())
 }

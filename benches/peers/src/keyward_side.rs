@@ -7,8 +7,7 @@ use anyhow::ensure;
 use keyward::{CryptoPolicy, Session, SessionFactory, kms::StaticKms, stores::InMemoryMetastore};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::Operation;
-use crate::timing::Case;
+use crate::{Case, Operation};
 
 pub struct Keyward {
     runtime: Runtime,

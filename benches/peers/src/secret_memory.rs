@@ -1,142 +1,152 @@
-//! Keys and secrets in memory: keyward's beside those of `hardware-enclave`, which `asherah` uses, and those of Go.
+//! Keys in secret memory: keyward's leases beside `open` of the crate `hardware-enclave`, and keyward's secrets beside
+//! those of Go's `securememory`.
+//!
+//! A lease computes with a key that stays where it is; `open` copies the 32 bytes out. So they are also compared with a wrap
+//! of the key under another one, for which keyward unseals it and lends its 32 bytes: the wrap itself is part of its time.
 
 use std::hint::black_box;
+use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use hardware_enclave::MemoryEnclave;
-use keyward::memory::{
-    ArenaSettings, Enclave, GuardedMemoryFactory, LockedKey, ProtectedMemoryFactory, SecretExt, SecretFactory, Vault,
-};
+use keyward::memory::{ArenaSettings, GuardedMemoryFactory, LockedKey, ProtectedMemoryFactory, SecretFactory, Vault};
 
 use crate::go_side::Go;
-use crate::timing::{Case, calibrate, compare, median, per_operation};
+use crate::{Case, compare};
 
-const KEYS: usize = 200;
-const GO_ROUNDS: usize = 5;
+/// How many keys are opened in turn: more than the peer keeps ready.
+const MANY: usize = 200;
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    println!("{:<44}{:>14}{:>14}{:>14}", "a key of 32 bytes", "keyward ns", "peer ns", "peer/keyward");
-    beside_hardware_enclave()?;
-    match Go::build()? {
-        Some(go) => beside_go(&go),
-        None => {
-            println!("SKIP Go: no go on PATH");
-            Ok(())
-        }
-    }
-}
-
-fn print(what: &str, ours: f64, theirs: f64) {
-    println!("{what:<44}{ours:>14.1}{theirs:>14.1}{:>14.2}", theirs / ours);
-}
-
-/// What a program does with a key that it has: a lease on this side, an opened copy on the other.
-fn beside_hardware_enclave() -> anyhow::Result<()> {
+pub fn run() -> anyhow::Result<()> {
     let vault = Vault::open(&ArenaSettings::default())?;
-    let keys = (0..KEYS).map(|_| vault.generate(b"key")).collect::<Result<Vec<_>, _>>()?;
-    let sealed = (0..KEYS).map(|_| MemoryEnclave::seal(&[7; 32])).collect::<Result<Vec<_>, _>>()?;
-    let enclaves = (0..KEYS).map(|_| Enclave::new(&mut [7; 32])).collect::<Result<Vec<_>, _>>()?;
-    for threads in [1, 2] {
-        for (what, count) in [("one hot key", 1), ("200 keys in turn", KEYS)] {
-            let ours = in_threads(threads, keys[..count].iter().map(lease));
-            let theirs = in_threads(threads, sealed[..count].iter().map(open));
-            let (ours, theirs) = compare(ours, theirs)?;
-            print(&format!("{what}, {threads} thread(s): lease / open"), ours, theirs);
-        }
+    beside_enclaves(&vault)?;
+    println!();
+    match Go::build()? {
+        Some(go) => beside_go(&vault, &go)?,
+        None => println!("SKIP Go's securememory: there is no go on PATH"),
     }
-    let ours = in_threads(1, enclaves.iter().map(|enclave| move || black_box(enclave.open()).is_ok()));
-    let (ours, theirs) = compare(ours, in_threads(1, sealed.iter().map(open)))?;
-    print("200 secrets in turn: enclave / open", ours, theirs);
+    vault.close(Duration::ZERO);
     Ok(())
 }
 
-fn lease(key: &Arc<LockedKey>) -> impl Fn() -> bool + Copy + Send + '_ {
-    move || {
-        let used = key.using(|lease| {
-            black_box(lease);
-        });
-        used.is_ok()
+fn beside_enclaves(vault: &Vault) -> anyhow::Result<()> {
+    println!("hardware-enclave over keyward, how many times the time");
+    println!("{:<34}{:>10}{:>16}{:>14}", "open of", "a lease", "bytes + a wrap", "sealed lease");
+    // The oldest keys give their slots to the fillers, and none of them gets one again.
+    let sealed = keys(vault, MANY)?;
+    let _fillers = keys(vault, vault.status().slots + MANY)?;
+    let demoted = vault.status().demotions;
+    ensure!(demoted >= MANY as u64, "only {demoted} keys lost their slots");
+    let resident = keys(vault, MANY)?;
+    let parent = vault.generate(b"parent")?;
+    let enclaves = (0..MANY).map(|at| MemoryEnclave::seal(&[at as u8; 32])).collect::<Result<Vec<_>, _>>()?;
+
+    let wrap = |key: &Arc<LockedKey>| {
+        black_box(parent.wrap(key, &[1; 12])?);
+        Ok(())
+    };
+    let open = |enclave: &MemoryEnclave| {
+        black_box(enclave.open()?.as_slice());
+        Ok(())
+    };
+    for count in [1, MANY] {
+        for threads in [1, 2] {
+            let [leased, wrapped, unsealed, theirs] = compare([
+                in_turn(&resident[..count], threads, lease),
+                in_turn(&resident[..count], threads, wrap),
+                in_turn(&sealed[..count], threads, lease),
+                in_turn(&enclaves[..count], threads, open),
+            ])?;
+            let what = format!("{}, {}", plural(count, "key"), plural(threads, "thread"));
+            let [leased, wrapped, unsealed] = [leased, wrapped, unsealed].map(|ours| theirs / ours);
+            println!("{what:<34}{leased:>10.2}{wrapped:>16.2}{unsealed:>14.2}");
+        }
     }
+    Ok(())
 }
 
-fn open(enclave: &MemoryEnclave) -> impl Fn() -> bool + Copy + Send + '_ {
-    move || black_box(enclave.open()).is_ok_and(|slot| black_box(slot.as_slice())[0] == 7)
-}
-
-/// Does each of `operations` in turn, on every thread.
-fn in_threads<'a, F>(threads: usize, operations: impl Iterator<Item = F>) -> Case<'a>
-where
-    F: Fn() -> bool + Copy + Send + Sync + 'a,
-{
-    let operations: Vec<F> = operations.collect();
-    Box::new(move |count| {
-        let work = || (0..count).zip(operations.iter().cycle()).all(|(_, operation)| operation());
-        let start = Instant::now();
-        let worked = if threads == 1 {
-            work()
-        } else {
-            thread::scope(|scope| {
-                let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-                work() & others.into_iter().all(|other| other.join().unwrap_or(false))
-            })
-        };
-        anyhow::ensure!(worked, "an operation failed");
-        Ok(start.elapsed())
-    })
-}
-
-/// Single secrets with pages of their own, by the same operations as `go/secret_test.go`.
-fn beside_go(go: &Go) -> anyhow::Result<()> {
+fn beside_go(vault: &Vault, go: &Go) -> anyhow::Result<()> {
+    println!("Go's securememory over keyward, how many times the time");
+    println!("{:<34}{:>18}{:>18}", "operation", "the same", "a key in a vault");
+    let key = vault.generate(b"key")?;
     let factories: [(&str, &dyn SecretFactory); 2] =
         [("protected", &ProtectedMemoryFactory), ("guarded", &GuardedMemoryFactory::default())];
-    let mut ours = Vec::new();
-    for (name, factory) in factories {
-        let secret: Arc<dyn keyward::memory::Secret> = factory.random(32)?.into();
-        let (used, shared, read) = (Arc::clone(&secret), Arc::clone(&secret), Arc::clone(&secret));
-        ours.push((format!("Use/{name}"), case(move || used.with(|bytes| black_box(bytes)[0]).is_ok())));
-        ours.push((format!("ParallelUse/{name}"), parallel(shared)));
-        let make = move || factory.create(&mut [7; 32]).and_then(|secret| secret.close()).is_ok();
-        ours.push((format!("Make/{name}"), case(make)));
-        let mut into = [0; 32];
-        let read = move || std::io::Read::read_exact(&mut read.reader(), &mut into).is_ok();
-        ours.push((format!("Read/{name}"), case(read)));
-    }
-    let counts = ours.iter_mut().map(|(_, case)| calibrate(case)).collect::<Result<Vec<_>, _>>()?;
-    let mut rounds: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); ours.len()];
-    for _ in 0..GO_ROUNDS {
-        let theirs = go.run()?;
-        for (((name, case), count), (our_rounds, their_rounds)) in ours.iter_mut().zip(&counts).zip(&mut rounds) {
-            our_rounds.push(per_operation(case, *count)?);
-            let Some(time) = theirs.get(name.as_str()) else { anyhow::bail!("Go did not measure {name}") };
-            their_rounds.push(*time);
+    for (kind, factory) in factories {
+        let (factory, key) = ([factory], std::slice::from_ref(&key));
+        let secrets = [factory[0].create(&mut [7; 32])?];
+        for (benchmark, threads) in [("Sequential", 1), ("Parallel", 2)] {
+            let lent = in_turn(&secrets, threads, |secret| {
+                Ok(secret.with_bytes(&mut |bytes| {
+                    black_box(bytes[0]);
+                })?)
+            });
+            let [lent, leased, theirs] = compare([lent, in_turn(key, threads, lease), go.case(benchmark, kind)])?;
+            print(benchmark, kind, &[theirs / lent, theirs / leased]);
         }
-    }
-    for ((name, _), (ours, theirs)) in ours.into_iter().zip(rounds) {
-        print(&format!("Go: {name}"), median(ours), median(theirs));
+        let create = in_turn(&factory, 1, |factory| Ok(factory.create(&mut [7; 32])?.close()?));
+        let import = in_turn(std::slice::from_ref(vault), 1, |vault| {
+            black_box(vault.import(b"key", &mut [7; 32])?);
+            Ok(())
+        });
+        let [created, imported, theirs] = compare([create, import, go.case("Create", kind)])?;
+        print("Create", kind, &[theirs / created, theirs / imported]);
+        let read = in_turn(&secrets, 1, |secret| {
+            let mut into = [0; 32];
+            secret.reader().read_exact(&mut into)?;
+            ensure!(black_box(into) == [7; 32], "the reader read something else");
+            Ok(())
+        });
+        let [read, theirs] = compare([read, go.case("Reader", kind)])?;
+        print("Reader", kind, &[theirs / read]);
     }
     Ok(())
 }
 
-fn case<'a>(mut operation: impl FnMut() -> bool + 'a) -> Case<'a> {
-    Box::new(move |count| {
-        let start = Instant::now();
-        anyhow::ensure!((0..count).all(|_| operation()), "an operation failed");
-        Ok(start.elapsed())
-    })
+fn print(benchmark: &str, kind: &str, ratios: &[f64]) {
+    let ratios: String = ratios.iter().map(|ratio| format!("{ratio:>18.2}")).collect();
+    println!("{:<34}{ratios}", format!("{} {kind}", benchmark.to_lowercase()));
 }
 
-/// As Go counts: the time over the uses of all threads together.
-fn parallel<'a>(secret: Arc<dyn keyward::memory::Secret>) -> Case<'a> {
+/// Borrows the key and does nothing with it.
+fn lease(key: &Arc<LockedKey>) -> anyhow::Result<()> {
+    Ok(key.using(|lease| {
+        black_box(lease);
+    })?)
+}
+
+fn keys(vault: &Vault, count: usize) -> anyhow::Result<Vec<Arc<LockedKey>>> {
+    (0..count).map(|_| Ok(vault.generate(b"key")?)).collect()
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Does `work` with each thing in turn, in so many threads at once that share the count.
+fn in_turn<'a, T: Sync>(
+    things: &'a [T],
+    threads: usize,
+    work: impl Fn(&T) -> anyhow::Result<()> + Copy + Send + Sync + 'a,
+) -> Case<'a> {
+    let run = move |first: usize, count: usize| -> anyhow::Result<()> {
+        things.iter().cycle().skip(first).take(count).try_for_each(|thing| work(black_box(thing)))
+    };
     Box::new(move |count| {
-        let work = |count: u32| (0..count).all(|_| secret.with(|_| ()).is_ok());
+        let count = count as usize;
         let start = Instant::now();
-        let worked = thread::scope(|scope| {
-            let other = scope.spawn(|| work(count / 2));
-            work(count - count / 2) & other.join().unwrap_or(false)
-        });
-        anyhow::ensure!(worked, "a use failed");
-        Ok(start.elapsed().max(Duration::from_nanos(1)))
+        if threads == 1 {
+            run(0, count)?;
+        } else {
+            thread::scope(|scope| {
+                // Each begins elsewhere, so that they do not follow each other.
+                let share = |thread| run(thread * things.len() / threads, (count + thread) / threads);
+                let others: Vec<_> = (0..threads).map(|thread| scope.spawn(move || share(thread))).collect();
+                others.into_iter().try_for_each(|other| other.join().expect("nothing panics"))
+            })?;
+        }
+        Ok(start.elapsed())
     })
 }

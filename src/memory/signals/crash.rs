@@ -86,6 +86,10 @@ unsafe extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: 
     unsafe {
         libc::sigaction(signal, ptr::from_ref(before), ptr::null_mut());
         if !repeats(signal, code) {
+            if [libc::SIGSEGV, libc::SIGBUS].contains(&signal) {
+                // The standard library's handler lets the first one pass, and waits for the fault to come again.
+                libc::signal(signal, libc::SIG_DFL);
+            }
             // Delivered when this handler returns, which has the signal blocked.
             libc::raise(signal);
         }

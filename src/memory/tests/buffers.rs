@@ -162,3 +162,30 @@ proptest! {
         prop_assert_eq!(opened.bytes().unwrap(), &model);
     }
 }
+
+#[test]
+fn a_request_beyond_the_limit_is_refused_without_touching_memory() {
+    let code = exit_code_of_a_fork(|| {
+        become_nobody();
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = resident();
+        assert!(matches!(Buffer::new(1 << 30), Err(MemoryError::Budget { .. })));
+        i32::from(resident() > before + 64 * 1024)
+    });
+    assert_eq!(code, 0);
+}
+
+/// Gives up root's right to lock what it likes, and asks for little.
+#[expect(unsafe_code, reason = "setrlimit and setuid")]
+fn become_nobody() {
+    let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: this process is a fork that ends after the test.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
+        libc::setresuid(65_534, 65_534, 65_534);
+    }
+}
