@@ -131,6 +131,8 @@ pub(super) struct SlotBytes {
     pub(super) canary: u128,
 }
 
+const _: () = assert!((8 << 20) / size_of::<SlotBytes>() >= 6_000, "8 MiB of locked memory hold 6,000 keys");
+
 impl SlotBytes {
     /// How many of a slot's bytes are secret: all before the canary.
     pub(super) const SECRET: usize = std::mem::offset_of!(Self, canary);
