@@ -208,7 +208,7 @@ impl Buffer {
         let length = self.len();
         let room = self.bytes_mut()?.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes.len()));
         room.ok_or(MemoryError::Shape { bytes: bytes.len(), of: length })?.copy_from_slice(bytes);
-        Ok(())
+        self.placed().check()
     }
 
     /// Copies `bytes` to the start of the buffer and wipes them at their source, also on failure.
@@ -226,7 +226,8 @@ impl Buffer {
     /// # Errors
     /// As for [`bytes_mut`](Self::bytes_mut), and [`MemoryError::Random`].
     pub fn scramble(&mut self) -> Result<(), MemoryError> {
-        Ok(system_random()(self.bytes_mut()?)?)
+        system_random()(self.bytes_mut()?)?;
+        self.placed().check()
     }
 
     /// Zeroes the bytes.

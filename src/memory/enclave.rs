@@ -107,6 +107,11 @@ impl Enclave {
         self.len() == 0
     }
 
+    /// Fails when it will never open again.
+    pub(super) fn check(&self) -> Result<(), MemoryError> {
+        self.key.check()
+    }
+
     pub(super) fn seal(bytes: &[u8]) -> Result<Self, MemoryError> {
         if bytes.is_empty() {
             return Err(MemoryError::Empty);

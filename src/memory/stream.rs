@@ -83,6 +83,11 @@ impl Stream {
 
     /// Seals `bytes`, in chunks; returns how many were when a later chunk failed.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<usize, MemoryError> {
+        // What stands behind a chunk that will never open would never be read.
+        self.sealed.front().map_or(Ok(()), Enclave::check)?;
+        if let Some((open, _)) = &self.open {
+            open.bytes()?;
+        }
         let mut pushed = 0;
         for chunk in bytes.chunks(self.chunk) {
             match Enclave::seal(chunk) {

@@ -73,6 +73,7 @@ fn a_stream_is_refused_in_a_fork_and_after_a_purge() {
         purge();
         let error = stream.read(&mut [0; 3]).unwrap_err();
         assert!(matches!(error.downcast::<MemoryError>(), Ok(MemoryError::Closed)));
+        assert!(stream.write(b"more").is_err(), "it would never be read");
         0
     });
     assert_eq!(code, 0);
