@@ -148,7 +148,9 @@ impl Failure {
             Self::Memory(_) => {
                 Some("`keyward doctor` shows what is missing; --memory-policy relaxed goes on without it")
             }
-            Self::Doctor => Some("change what is named above, or choose --memory-policy relaxed"),
+            Self::Doctor => {
+                Some("change what is named above; where --memory-policy is relaxed, commands go on without it")
+            }
             Self::Format(error) => error.hint(),
             Self::Decrypt(Error::WrongPartition) => {
                 Some("give the --partition, --service and --product that it was encrypted with")
