@@ -24,5 +24,5 @@ pub use error::{
 pub use factory::{SessionFactory, SessionFactoryBuilder};
 pub use ids::{KeyId, KeyKind, KeyMeta};
 pub use policy::{CacheScope, CryptoPolicy, EvictionPolicy};
-pub use record::{DataRowRecord, EnvelopeKeyRecord};
+pub use record::{DataRowRecord, EnvelopeKeyRecord, TOMBSTONE_CREATED};
 pub use session::{Loader, Session, Storer};

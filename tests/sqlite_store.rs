@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use keyward::stores::{KeyAdmin, Metastore, SqliteMetastore, SqliteOptions, StoreError, StoreOutcome};
+use base64::Engine;
+use keyward::stores::{KeyAdmin, Metastore, Revocation, SqliteMetastore, SqliteOptions, StoreError, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -177,6 +178,89 @@ async fn a_new_file_is_for_its_owner_alone_and_an_old_one_keeps_its_mode() -> Te
 }
 
 #[tokio::test]
+async fn a_revoked_row_keeps_fields_that_nobody_here_knows() -> TestResult {
+    let stage = Stage::new()?;
+    let store = SqliteMetastore::open(&stage.file).await?;
+    let unknown = r#"'{"New":[{"x":1.50}],"Revoked":"no","Revoked":0,"Created":5,"Key":"AAEC","Big":1e999}'"#;
+    stage.write("alice", "'1970-01-01 00:00:05'", unknown)?;
+    stage.write("bob", "'1970-01-01 00:00:05'", r#"CAST('{"Created":5,"Key":"AAEC"}' AS BLOB)"#)?;
+    for id in ["alice", "bob"] {
+        assert_eq!(store.revoke(&key(id, 5)).await?, Revocation::Revoked);
+        assert_eq!(store.load(&key(id, 5)).await?, Some(EnvelopeKeyRecord { revoked: true, ..record(5) }));
+    }
+    let text: String =
+        stage.sql()?.query_row("SELECT key_record FROM encryption_key WHERE id = 'alice'", [], |row| row.get(0))?;
+    assert_eq!(text, r#"{"New":[{"x":1.50}],"Created":5,"Key":"AAEC","Big":1e999,"Revoked":true}"#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn shredding_removes_rows_that_no_look_up_finds() -> TestResult {
+    let stage = Stage::new()?;
+    stage.sql()?.execute_batch(PEERS_TABLE)?;
+    let store = SqliteMetastore::open(&stage.file).await?;
+    for created in ["'2023-11-14T22:13:20'", "'soon'", "NULL", "x'00ff'", "'1970-01-01 00:00:05'"] {
+        stage.write("alice", created, r#"'{"Created":5,"Key":"AAEC"}'"#)?;
+    }
+    let tombstone = EnvelopeKeyRecord::tombstone(None);
+    assert_eq!(store.shred(&KeyId::new("alice"), &tombstone).await?, [key("alice", 5)]);
+    let left: (i64, String) =
+        stage.sql()?.query_row("SELECT count(*), min(created) FROM encryption_key", [], |row| row.try_into())?;
+    assert_eq!(left, (1, "2038-01-18 00:00:00".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_shredded_key_leave_the_file_and_its_log() -> TestResult {
+    let stage = Stage::new()?;
+    let store = SqliteMetastore::open(&stage.file).await?;
+    // Enough rows, in an order of their own, that pages are split and rows move from one to another.
+    let wrapped = |tenant: u32, version: u32| {
+        [u8::try_from(tenant % 256)?, u8::try_from(version)?].repeat(30).into_iter().map(Ok).collect::<TestResult<_>>()
+    };
+    for version in 0..3 {
+        for tenant in (0..120).map(|step| step * 47 % 120) {
+            let key: Vec<u8> = wrapped(tenant, version)?;
+            put(&store, &tenant.to_string(), &EnvelopeKeyRecord { encrypted_key: key, ..record(version.into()) })
+                .await?;
+        }
+    }
+    // What SQLite does of itself when others write, without zeroing.
+    stage.sql()?.execute_batch(
+        "PRAGMA secure_delete = OFF; UPDATE encryption_key SET key_record = replace(key_record, '}', ',\"New\":1}')",
+    )?;
+    let text =
+        |tenant, version| TestResult::Ok(base64::engine::general_purpose::STANDARD.encode(wrapped(tenant, version)?));
+    for tenant in (0..120).step_by(7) {
+        assert!(stage.holds(&text(tenant, 1)?)?, "the test finds what is there");
+        assert_eq!(store.revoke(&key(&tenant.to_string(), 1)).await?, Revocation::Revoked);
+        let destroyed = store.shred(&KeyId::new(&tenant.to_string()), &EnvelopeKeyRecord::tombstone(None)).await?;
+        assert_eq!(destroyed.len(), 3);
+        for version in 0..3 {
+            assert!(!stage.holds(&text(tenant, version)?)?, "{tenant} {version} is still in the file");
+        }
+    }
+    assert!(stage.holds(&text(1, 1)?)?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shredding_that_could_not_erase_says_so_and_can_be_repeated() -> TestResult {
+    let stage = Stage::new()?;
+    let store = SqliteMetastore::open_with(&stage.file, impatient()).await?;
+    put(&store, "alice", &record(5)).await?;
+    let reader = stage.sql()?;
+    reader.execute_batch("BEGIN; SELECT count(*) FROM encryption_key")?;
+    let (alice, tombstone) = (KeyId::new("alice"), EnvelopeKeyRecord::tombstone(None));
+    let error = store.shred(&alice, &tombstone).await.expect_err("somebody reads the log");
+    assert!(matches!(error, StoreError::Transient { advice: Some(_), .. }), "{error}");
+    reader.execute_batch("ROLLBACK")?;
+    assert_eq!(store.shred(&alice, &tombstone).await?, [], "the row was gone already");
+    assert!(!stage.holds("AAEC")?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_locked_database_is_transient() -> TestResult {
     let stage = Stage::new()?;
     let store = SqliteMetastore::open_with(&stage.file, impatient()).await?;
@@ -274,6 +358,17 @@ impl Stage {
     /// Opens the file behind the store's back.
     fn sql(&self) -> rusqlite::Result<Connection> {
         Connection::open(&self.file)
+    }
+
+    /// Tells whether the file, or one beside it, holds a text.
+    fn holds(&self, text: &str) -> TestResult<bool> {
+        for entry in fs::read_dir(self.folder.path())? {
+            let bytes = fs::read(entry?.path())?;
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a row; `created` and `key_record` are SQL.

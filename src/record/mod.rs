@@ -4,18 +4,28 @@
 //! * [`EnvelopeKeyRecord`] is what a metastore row holds.
 //!
 //! `canonical.rs` writes the shape that every implementation reads, and parses that shape without allocating;
-//! `tolerant.rs` reads whatever else is legal.
+//! `tolerant.rs` reads whatever else is legal; `revoke.rs` changes one field of a text and keeps the others.
 
 mod canonical;
+#[cfg(feature = "sqlite")]
+mod revoke;
 mod tolerant;
 
 use crate::error::RecordError;
 use crate::ids::KeyMeta;
 
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
+#[cfg(feature = "sqlite")]
+pub(crate) use revoke::with_revoked;
 
 /// Bytes that encryption adds to a payload or key: a 16-byte tag and a 12-byte nonce.
 pub(crate) const OVERHEAD: usize = 28;
+
+/// When tombstones say that they were created: 2038-01-18T00:00:00Z.
+///
+/// Later than every key, so that a tombstone is the latest of its id, and within what a `TIMESTAMP` of MySQL holds in
+/// [every time zone](https://dev.mysql.com/doc/refman/8.4/en/datetime.html).
+pub const TOMBSTONE_CREATED: i64 = 2_147_385_600;
 
 /// An encrypted payload with everything needed to decrypt it, but for the keys above its own.
 ///
@@ -111,6 +121,22 @@ pub struct EnvelopeKeyRecord {
 }
 
 impl EnvelopeKeyRecord {
+    /// Makes the record that stands in place of a shredded key: revoked, without key bytes, created at
+    /// [`TOMBSTONE_CREATED`].
+    ///
+    /// Other implementations of the format see a latest key that is revoked. `parent_key` is what the shredded key had:
+    /// some of them refuse an intermediate key without one.
+    #[must_use]
+    pub fn tombstone(parent_key: Option<KeyMeta>) -> Self {
+        Self { created: TOMBSTONE_CREATED, encrypted_key: Vec::new(), parent_key, revoked: true }
+    }
+
+    /// Tells whether the key was shredded: the record is revoked and holds no key.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.revoked && self.encrypted_key.is_empty()
+    }
+
     /// Writes the record as JSON in the canonical shape.
     #[must_use]
     pub fn to_json(&self) -> String {

@@ -31,6 +31,21 @@ fn key_records_leave_out_what_says_nothing() {
 }
 
 #[test]
+fn a_tombstone_is_a_revoked_record_with_an_empty_key() {
+    let parent = KeyMeta { id: KeyId::new("_SK_s_p"), created: 60 };
+    let tombstone = EnvelopeKeyRecord::tombstone(Some(parent));
+    let json = tombstone.to_json();
+    assert_eq!(
+        json,
+        r#"{"Revoked":true,"Created":2147385600,"Key":"","ParentKeyMeta":{"KeyId":"_SK_s_p","Created":60}}"#
+    );
+    assert_eq!(EnvelopeKeyRecord::from_json(json.as_bytes()), Ok(tombstone.clone()));
+    assert!(tombstone.is_tombstone() && EnvelopeKeyRecord::tombstone(None).is_tombstone());
+    assert!(!EnvelopeKeyRecord { revoked: false, ..tombstone.clone() }.is_tombstone());
+    assert!(!EnvelopeKeyRecord { encrypted_key: vec![0], ..tombstone }.is_tombstone());
+}
+
+#[test]
 fn odd_but_legal_shapes_are_read() {
     let plain = DataRowRecord::from_json(
         br#"{"Key":{"Created":9,"Key":"AAEC","ParentKeyMeta":{"KeyId":"a&b","Created":3}},"Data":"AwQF"}"#,

@@ -74,7 +74,7 @@ fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, RecordError> {
 }
 
 /// Keeps where and why; the message of the parser tells names and types of fields, never their contents.
-fn not_json(error: &serde_json::Error) -> RecordError {
+pub(super) fn not_json(error: &serde_json::Error) -> RecordError {
     let reason = match error.classify() {
         serde_json::error::Category::Data => {
             let message = error.to_string();

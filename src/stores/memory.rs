@@ -5,11 +5,12 @@ use std::sync::{PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::{KeyAdmin, KeyRow, Metastore, StoreError, StoreOutcome};
+use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome, check_tombstone};
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::EnvelopeKeyRecord;
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
-type Rows = BTreeMap<KeyId, BTreeMap<i64, EnvelopeKeyRecord>>;
+type Versions = BTreeMap<i64, EnvelopeKeyRecord>;
+type Rows = BTreeMap<KeyId, Versions>;
 
 /// A metastore in the memory of the process, for tests and trials.
 ///
@@ -26,7 +27,7 @@ type Rows = BTreeMap<KeyId, BTreeMap<i64, EnvelopeKeyRecord>>;
 /// ```
 #[derive(Debug, Default)]
 pub struct InMemoryMetastore {
-    // A poisoned lock is taken all the same: every change is one insert, so the map is whole whoever panicked.
+    // A poisoned lock is taken all the same: every change is one call to a map, which is whole whoever panicked.
     rows: RwLock<Rows>,
     region_suffix: Option<String>,
 }
@@ -48,6 +49,14 @@ impl InMemoryMetastore {
     fn read<R>(&self, look: impl FnOnce(&Rows) -> R) -> R {
         look(&self.rows.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Rows) -> R) -> R {
+        change(&mut self.rows.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn has_tombstone(versions: &Versions) -> bool {
+    versions.get(&TOMBSTONE_CREATED).is_some_and(EnvelopeKeyRecord::is_tombstone)
 }
 
 #[async_trait]
@@ -61,13 +70,14 @@ impl Metastore for InMemoryMetastore {
     }
 
     async fn store(&self, id: &KeyId, record: &EnvelopeKeyRecord) -> Result<StoreOutcome, StoreError> {
-        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        let versions = rows.entry(id.clone()).or_default();
-        if versions.contains_key(&record.created) {
-            return Ok(StoreOutcome::Duplicate);
-        }
-        versions.insert(record.created, record.clone());
-        Ok(StoreOutcome::Stored)
+        Ok(self.change(|rows| {
+            let versions = rows.entry(id.clone()).or_default();
+            if versions.contains_key(&record.created) || has_tombstone(versions) {
+                return StoreOutcome::Duplicate;
+            }
+            versions.insert(record.created, record.clone());
+            StoreOutcome::Stored
+        }))
     }
 
     fn region_suffix(&self) -> Option<&str> {
@@ -87,6 +97,27 @@ impl KeyAdmin for InMemoryMetastore {
                 .take(limit)
                 .map(|(key, record)| KeyRow { key, record: Ok(record.clone()) })
                 .collect()
+        }))
+    }
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        Ok(self.change(|rows| match rows.get_mut(&key.id).and_then(|versions| versions.get_mut(&key.created)) {
+            None => Revocation::NotFound,
+            Some(record) if record.revoked => Revocation::AlreadyRevoked,
+            Some(record) => {
+                record.revoked = true;
+                Revocation::Revoked
+            }
+        }))
+    }
+
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        check_tombstone("shredding a key in memory", tombstone)?;
+        Ok(self.change(|rows| {
+            let versions = rows.entry(id.clone()).or_default();
+            let stays = if has_tombstone(versions) { versions.remove(&TOMBSTONE_CREATED) } else { None };
+            let only = BTreeMap::from([(TOMBSTONE_CREATED, stays.unwrap_or_else(|| tombstone.clone()))]);
+            let destroyed = std::mem::replace(versions, only);
+            destroyed.into_keys().map(|created| KeyMeta { id: id.clone(), created }).collect()
         }))
     }
 }

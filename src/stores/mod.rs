@@ -1,10 +1,13 @@
 //! Metastores: where system and intermediate keys live, encrypted.
 //!
-//! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte.
+//! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
+//! revoke and shred by [`KeyAdmin`].
 
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_admin;
 #[cfg(feature = "sqlite")]
 mod sqlite_table;
 
@@ -14,7 +17,7 @@ use async_trait::async_trait;
 
 pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::EnvelopeKeyRecord;
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 pub use memory::InMemoryMetastore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{BUSY_TIMEOUT, SqliteMetastore, SqliteOptions};
@@ -37,10 +40,11 @@ pub trait Metastore: Send + Sync + 'static {
     /// [`StoreError`]; a row that is no key record is [`StoreError::Corrupt`], never `None`.
     async fn load_latest(&self, id: &KeyId) -> Result<Option<EnvelopeKeyRecord>, StoreError>;
 
-    /// Inserts a version of key `id` unless one of the same creation time exists.
+    /// Inserts a version of key `id` unless one of the same creation time, or a
+    /// [tombstone](EnvelopeKeyRecord::tombstone) of this id, exists: nobody makes a shredded key anew.
     ///
     /// # Errors
-    /// [`StoreError`]; an existing row is [`StoreOutcome::Duplicate`], not an error.
+    /// [`StoreError`]; an existing row or tombstone is [`StoreOutcome::Duplicate`], not an error.
     async fn store(&self, id: &KeyId, record: &EnvelopeKeyRecord) -> Result<StoreOutcome, StoreError>;
 
     /// Returns the region suffix that ids of new keys carry; asked once, when a session factory is built.
@@ -55,7 +59,7 @@ pub trait Metastore: Send + Sync + 'static {
 pub enum StoreOutcome {
     /// The row was inserted.
     Stored,
-    /// A row of the same id and creation time exists and was left as it is.
+    /// A row of the same id and creation time, or a tombstone of the id, exists; nothing was changed.
     Duplicate,
 }
 
@@ -69,6 +73,39 @@ pub trait KeyAdmin: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; a row that is no key record is returned as such, it does not end the listing.
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError>;
+
+    /// Marks one version of a key as revoked: it decrypts for ever and encrypts no more.
+    ///
+    /// Everything else in its record is kept, fields that this crate does not know too. Processes that have the key
+    /// loaded notice when they check it next, see
+    /// [`revoke_check_interval`](crate::CryptoPolicy::revoke_check_interval).
+    ///
+    /// # Errors
+    /// [`StoreError`]; a row that is no key record is [`StoreError::Corrupt`] and left as it is.
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError>;
+
+    /// Destroys all versions of key `id`, puts `tombstone` in their place, and returns which they were.
+    ///
+    /// `tombstone` is an [`EnvelopeKeyRecord::tombstone`]; one that is there is kept. Shredding again is harmless, and
+    /// removes rows that programs which know no tombstones have added since. Records under the key cannot be decrypted
+    /// any more, except by processes that have it loaded, for as long as they have, and with a copy of the table from
+    /// before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the key may be destroyed or not, and shredding again finds out.
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError>;
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Revocation {
+    /// The key is revoked now.
+    Revoked,
+    /// It was revoked before; nothing was changed.
+    AlreadyRevoked,
+    /// There is no such key.
+    NotFound,
 }
 
 /// A row of the key table.
@@ -97,6 +134,30 @@ impl<M: Metastore + ?Sized> Metastore for Arc<M> {
     fn region_suffix(&self) -> Option<&str> {
         (**self).region_suffix()
     }
+}
+
+#[async_trait]
+impl<A: KeyAdmin + ?Sized> KeyAdmin for Arc<A> {
+    async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
+        (**self).list(after, limit).await
+    }
+
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        (**self).revoke(key).await
+    }
+
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        (**self).shred(id, tombstone).await
+    }
+}
+
+/// Refuses to shred behind anything but a tombstone that [`Metastore::store`] will see.
+fn check_tombstone(operation: &'static str, record: &EnvelopeKeyRecord) -> Result<(), StoreError> {
+    if record.is_tombstone() && record.created == TOMBSTONE_CREATED {
+        return Ok(());
+    }
+    let advice = Some("make it with EnvelopeKeyRecord::tombstone");
+    Err(StoreError::Permanent { operation, advice, source: "the record to put in place is no tombstone".into() })
 }
 
 /// Reads the text of a row, naming the row when it is no key record.

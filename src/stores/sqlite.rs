@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sqlite_table::{LISTING, LOADING, OPENING, STORING, Table};
-use super::{KeyAdmin, KeyRow, Metastore, StoreError, StoreOutcome};
+use super::sqlite_admin::{LISTING, REVOKING, SHREDDING};
+use super::sqlite_table::{LOADING, OPENING, STORING, Table};
+use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome, check_tombstone};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 
@@ -153,12 +154,27 @@ impl Metastore for SqliteMetastore {
 }
 
 /// Rows whose id is not text, or whose `created` is not stored as `YYYY-MM-DD HH:MM:SS`, have no [`KeyMeta`] and are
-/// left out.
+/// left out of listings. Shredding removes them.
+///
+/// Shredding also has SQLite write the file anew without what it deleted ([`VACUUM`](https://sqlite.org/lang_vacuum.html))
+/// and empty the write-ahead log. That takes time and free disk space in proportion to the file; other processes can
+/// read meanwhile, and wait to write. What a file system or a disk keeps of overwritten blocks is beyond it.
 #[async_trait]
 impl KeyAdmin for SqliteMetastore {
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
         let after = after.cloned();
         self.run(LISTING, move |table| table.list(after.as_ref(), limit)).await
+    }
+
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        let key = key.clone();
+        self.run(REVOKING, move |table| table.revoke(&key)).await
+    }
+
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        check_tombstone(SHREDDING, tombstone)?;
+        let (id, tombstone) = (id.clone(), tombstone.clone());
+        self.run(SHREDDING, move |table| table.shred(&id, &tombstone)).await
     }
 }
 

@@ -14,16 +14,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 use super::{KeyRow, StoreError, StoreOutcome, parse_row};
 use crate::error::BoxError;
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::EnvelopeKeyRecord;
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
 pub(super) const OPENING: &str = "opening the SQLite key table";
 pub(super) const LOADING: &str = "loading a key from SQLite";
 pub(super) const STORING: &str = "storing a key in SQLite";
-pub(super) const LISTING: &str = "listing keys in SQLite";
 
 /// 0001-01-01 00:00:00 to 9999-12-31 23:59:59, the times whose text sorts as they do.
-const FIRST: i64 = -62_135_596_800;
-const LAST: i64 = 253_402_300_799;
+pub(super) const FIRST: i64 = -62_135_596_800;
+pub(super) const LAST: i64 = 253_402_300_799;
 
 const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'encryption_key' COLLATE NOCASE)";
 
@@ -33,25 +32,27 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS \
 const LAYOUT: &str = "the table must be \
     encryption_key(id TEXT, created TIMESTAMP, key_record TEXT, PRIMARY KEY(id, created))";
 
+// Unless a tombstone is there: a revoked record without key bytes, created at TOMBSTONE_CREATED.
 const INSERT: &str = "INSERT INTO encryption_key(id, created, key_record) \
-    VALUES (?1, datetime(?2, 'unixepoch'), ?3) ON CONFLICT(id, created) DO NOTHING";
+    SELECT ?1, datetime(?2, 'unixepoch'), ?3 WHERE NOT EXISTS (SELECT 1 FROM encryption_key \
+        WHERE id = ?1 COLLATE BINARY AND created = datetime(?4, 'unixepoch') \
+        AND CASE WHEN json_valid(CAST(key_record AS TEXT)) THEN \
+            json_extract(CAST(key_record AS TEXT), '$.Key') = '' \
+            AND json_type(CAST(key_record AS TEXT), '$.Revoked') = 'true' END) \
+    ON CONFLICT(id, created) DO NOTHING";
 
 // What `read` reads: the creation time is NULL unless it is stored in the one layout that a look-up finds. Ids are
 // compared byte by byte even where somebody made the table with another collation.
-const SELECT: &str = "SELECT id, CASE WHEN datetime(created) = created THEN unixepoch(created) END, key_record \
+pub(super) const SELECT: &str = "SELECT id, CASE WHEN datetime(created) = created THEN unixepoch(created) END, key_record \
     FROM encryption_key ";
-const EXACT: &str = "WHERE id = ?1 COLLATE BINARY AND created = datetime(?2, 'unixepoch')";
+pub(super) const EXACT: &str = "WHERE id = ?1 COLLATE BINARY AND created = datetime(?2, 'unixepoch')";
 const LATEST: &str = "WHERE id = ?1 COLLATE BINARY ORDER BY created DESC LIMIT 1";
-// The first condition is implied by the second; it is the one that the primary key's index serves.
-const AFTER: &str = "WHERE id >= ?1 COLLATE BINARY \
-    AND (id COLLATE BINARY, created) > (?1, coalesce(datetime(?2, 'unixepoch'), '')) \
-    ORDER BY id COLLATE BINARY, created";
 
 /// An open database.
 pub(super) struct Table {
-    file: PathBuf,
+    pub(super) file: PathBuf,
     busy_timeout: Duration,
-    connection: Connection,
+    pub(super) connection: Connection,
     /// Whether the connection sees the file as it was when opened, see [`immutable`].
     frozen: bool,
 }
@@ -90,7 +91,7 @@ impl Table {
             let source = format!("key {key} was created outside the years 1 to 9999").into();
             return Err(self.refusal("check the clock", source));
         }
-        let row = params![key.id.as_str(), key.created, text];
+        let row = params![key.id.as_str(), key.created, text, TOMBSTONE_CREATED];
         let inserted = self.connection.prepare_cached(INSERT).and_then(|mut statement| statement.execute(row));
         if inserted.map_err(|error| failure(STORING, &self.file, error))? == 1 {
             // Keys are rare and precious: whoever copies the file alone, without its log, has them too. The row is safe
@@ -100,6 +101,7 @@ impl Table {
         }
         match self.load(key) {
             Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => Ok(StoreOutcome::Duplicate),
+            Ok(None) if self.has_tombstone(&key.id)? => Ok(StoreOutcome::Duplicate),
             Ok(None) => {
                 let source = format!("key {key} collides with another id of the same time").into();
                 Err(self.refusal("make the table anew: its column id must compare byte by byte", source))
@@ -108,15 +110,9 @@ impl Table {
         }
     }
 
-    pub(super) fn list(&mut self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
-        self.thaw()?;
-        let id = after.map_or("", |key| key.id.as_str());
-        let created = after.map(|key| key.created.clamp(FIRST - 1, LAST));
-        let page = self.connection.prepare_cached(&format!("{SELECT}{AFTER}")).and_then(|mut statement| {
-            let rows = statement.query_map(params![id, created], read)?;
-            rows.filter_map(Result::transpose).take(limit).collect()
-        });
-        page.map_err(|error| failure(LISTING, &self.file, error))
+    fn has_tombstone(&mut self, id: &KeyId) -> Result<bool, StoreError> {
+        let last = self.load(&KeyMeta { id: id.clone(), created: TOMBSTONE_CREATED })?;
+        Ok(last.is_some_and(|record| record.is_tombstone()))
     }
 
     fn find(
@@ -142,7 +138,7 @@ impl Table {
     }
 
     /// Opens a frozen file again, to see what others with more rights wrote since.
-    fn thaw(&mut self) -> Result<(), StoreError> {
+    pub(super) fn thaw(&mut self) -> Result<(), StoreError> {
         if self.frozen {
             *self = Self::open(&self.file, self.busy_timeout)?;
         }
@@ -156,7 +152,7 @@ impl Table {
 }
 
 /// Reads a row that was selected by [`SELECT`]; `None` when it has no key that a look-up could find it by.
-fn read(row: &Row<'_>) -> rusqlite::Result<Option<KeyRow>> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<KeyRow>> {
     let (ValueRef::Text(id), Some(created)) = (row.get_ref(0)?, row.get(1)?) else { return Ok(None) };
     let Ok(id) = str::from_utf8(id) else { return Ok(None) };
     let key = KeyMeta { id: KeyId::new(id), created };
@@ -188,8 +184,8 @@ fn connect(file: &Path, busy_timeout: Duration) -> rusqlite::Result<(Connection,
     let connection = Connection::open_with_flags(file, flags)?;
     // SQLite counts milliseconds in 32 bits.
     connection.busy_timeout(busy_timeout.min(Duration::from_millis(i32::MAX.unsigned_abs().into())))?;
-    // A lost key row is lost data: commits reach the disk, on macOS its platters too.
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")?;
+    // A lost key row is lost data: commits reach the disk, on macOS its platters too. What is deleted is zeroed.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA secure_delete = ON")?;
     let has_table = connection.query_row(HAS_TABLE, [], |row| row.get(0))?;
     Ok((connection, has_table))
 }
@@ -260,7 +256,7 @@ fn cannot_create(file: &Path, error: io::Error) -> StoreError {
 /// Sorts an error of SQLite into transient and permanent, and says what helps.
 ///
 /// A full disk is permanent: it stays full until someone acts, and retries would only add load.
-fn failure(operation: &'static str, file: &Path, error: rusqlite::Error) -> StoreError {
+pub(super) fn failure(operation: &'static str, file: &Path, error: rusqlite::Error) -> StoreError {
     let (transient, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             (true, Some("another process holds the database; let it finish, or raise the busy timeout"))
@@ -289,6 +285,7 @@ fn failure(operation: &'static str, file: &Path, error: rusqlite::Error) -> Stor
 
 #[cfg(test)]
 mod tests {
+    use super::super::sqlite_admin::{AFTER, ALL};
     use super::*;
     use rusqlite::ffi;
 
@@ -303,7 +300,7 @@ mod tests {
     fn look_ups_use_the_primary_key() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let table = Table::open(&folder.path().join("keys.db"), Duration::ZERO)?;
-        for condition in [EXACT, LATEST, AFTER] {
+        for condition in [EXACT, LATEST, AFTER, ALL] {
             let sql = format!("EXPLAIN QUERY PLAN {SELECT}{condition}");
             let mut statement = table.connection.prepare(&sql)?;
             for parameter in 1..=statement.parameter_count() {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use keyward::kms::{KeyManagementService, KmsError, StaticKms, SystemKey};
-use keyward::stores::{Metastore, StoreError, StoreOutcome};
-use keyward::{EnvelopeKeyRecord, KeyId, KeyKind, KeyMeta};
+use keyward::stores::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
+use keyward::{EnvelopeKeyRecord, KeyId, KeyKind, KeyMeta, TOMBSTONE_CREATED};
 use secrecy::SecretSlice;
 use tokio::sync::{Semaphore, watch};
 
@@ -232,6 +232,54 @@ impl Recorder {
     pub(crate) fn insert(&self, id: &str, record: EnvelopeKeyRecord) {
         lock(&self.rows).insert(key(id, record.created), record);
     }
+
+    fn insert_new(&self, id: &KeyId, record: &EnvelopeKeyRecord) -> StoreOutcome {
+        let mut rows = lock(&self.rows);
+        let place = |created| KeyMeta { id: id.clone(), created };
+        if rows.contains_key(&place(record.created)) || is_shredded(&rows, id) {
+            return StoreOutcome::Duplicate;
+        }
+        rows.insert(place(record.created), record.clone());
+        StoreOutcome::Stored
+    }
+}
+
+fn is_shredded(rows: &BTreeMap<KeyMeta, EnvelopeKeyRecord>, id: &KeyId) -> bool {
+    let last = KeyMeta { id: id.clone(), created: TOMBSTONE_CREATED };
+    rows.get(&last).is_some_and(EnvelopeKeyRecord::is_tombstone)
+}
+
+/// What operators do meets no gates and no faults, and is not counted.
+#[async_trait]
+impl KeyAdmin for Recorder {
+    async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
+        let rows = lock(&self.rows);
+        let rest = rows.iter().filter(|(key, _)| after.is_none_or(|after| *key > after)).take(limit);
+        Ok(rest.map(|(key, record)| KeyRow { key: key.clone(), record: Ok(record.clone()) }).collect())
+    }
+
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        Ok(match lock(&self.rows).get_mut(key) {
+            None => Revocation::NotFound,
+            Some(row) if row.revoked => Revocation::AlreadyRevoked,
+            Some(row) => {
+                row.revoked = true;
+                Revocation::Revoked
+            }
+        })
+    }
+
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        let mut rows = lock(&self.rows);
+        let was_shredded = is_shredded(&rows, id);
+        let stays = |key: &KeyMeta| was_shredded && key.created == TOMBSTONE_CREATED;
+        let destroyed: Vec<KeyMeta> = rows.keys().filter(|key| key.id == *id && !stays(key)).cloned().collect();
+        rows.retain(|key, _| key.id != *id || stays(key));
+        if !was_shredded {
+            rows.insert(KeyMeta { id: id.clone(), created: TOMBSTONE_CREATED }, tombstone.clone());
+        }
+        Ok(destroyed)
+    }
 }
 
 /// A [`Recorder`] as one region sees it.
@@ -261,14 +309,7 @@ impl Metastore for Region {
         if fault != Some(Fault::LostReply) {
             check(fault)?;
         }
-        let place = KeyMeta { id: id.clone(), created: record.created };
-        let outcome = match lock(&self.store.rows).entry(place) {
-            std::collections::btree_map::Entry::Occupied(_) => StoreOutcome::Duplicate,
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(record.clone());
-                StoreOutcome::Stored
-            }
-        };
+        let outcome = self.store.insert_new(id, record);
         self.store.control.wait(&outcome_of(id.as_str())).await;
         check(fault)?;
         Ok(outcome)

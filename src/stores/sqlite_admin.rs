@@ -1,0 +1,147 @@
+//! What operators do in the SQLite table: list, revoke, shred. Blocking, as all of `Table`.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
+
+use super::sqlite_table::{EXACT, FIRST, LAST, SELECT, Table, failure, read};
+use super::{KeyRow, Revocation, StoreError, parse_row};
+use crate::ids::{KeyId, KeyMeta};
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED, with_revoked};
+
+pub(super) const LISTING: &str = "listing keys in SQLite";
+pub(super) const REVOKING: &str = "revoking a key in SQLite";
+pub(super) const SHREDDING: &str = "shredding a key in SQLite";
+const ERASING: &str = "erasing a shredded key from the SQLite file";
+
+// The first condition is implied by the second; it is the one that the primary key's index serves.
+pub(super) const AFTER: &str = "WHERE id >= ?1 COLLATE BINARY \
+    AND (id COLLATE BINARY, created) > (?1, coalesce(datetime(?2, 'unixepoch'), '')) \
+    ORDER BY id COLLATE BINARY, created";
+pub(super) const ALL: &str = "WHERE id = ?1 COLLATE BINARY ORDER BY created";
+
+const UPDATE: &str = "UPDATE encryption_key SET key_record = ?3 ";
+
+// Creation times that are NULL or in another layout are no reason to stay.
+const DELETE: &str = "DELETE FROM encryption_key \
+    WHERE id = ?1 COLLATE BINARY AND (?3 OR created IS NOT datetime(?2, 'unixepoch'))";
+
+const BURY: &str = "INSERT INTO encryption_key(id, created, key_record) VALUES (?1, datetime(?2, 'unixepoch'), ?3)";
+
+impl Table {
+    pub(super) fn list(&mut self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
+        self.thaw()?;
+        let id = after.map_or("", |key| key.id.as_str());
+        let created = after.map(|key| key.created.clamp(FIRST - 1, LAST));
+        let page = self.connection.prepare_cached(&format!("{SELECT}{AFTER}")).and_then(|mut statement| {
+            let rows = statement.query_map(params![id, created], read)?;
+            rows.filter_map(Result::transpose).take(limit).collect()
+        });
+        page.map_err(|error| failure(LISTING, &self.file, error))
+    }
+
+    pub(super) fn revoke(&mut self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        if !(FIRST..=LAST).contains(&key.created) {
+            return Ok(Revocation::NotFound); // no such row can have been stored
+        }
+        self.changing(REVOKING, |change| {
+            let Some(text) = text_of(change, key)? else { return Ok(Ok(Revocation::NotFound)) };
+            let text = match text.and_then(|text| revoked(key, &text)) {
+                Ok(Some(text)) => text,
+                Ok(None) => return Ok(Ok(Revocation::AlreadyRevoked)),
+                Err(corrupt) => return Ok(Err(corrupt)),
+            };
+            change.execute(&format!("{UPDATE}{EXACT}"), params![key.id.as_str(), key.created, text])?;
+            Ok(Ok(Revocation::Revoked))
+        })
+    }
+
+    pub(super) fn shred(&mut self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        let destroyed = self.changing(SHREDDING, |change| {
+            let rows: Vec<Option<KeyRow>> = change
+                .prepare(&format!("{SELECT}{ALL}"))?
+                .query_map([id.as_str()], read)?
+                .collect::<rusqlite::Result<_>>()?;
+            let stays = |row: &KeyRow| row.record.as_ref().is_ok_and(is_buried);
+            let is_there = rows.iter().flatten().any(stays);
+            change.execute(DELETE, params![id.as_str(), TOMBSTONE_CREATED, !is_there])?;
+            if !is_there {
+                change.execute(BURY, params![id.as_str(), TOMBSTONE_CREATED, tombstone.to_json()])?;
+            }
+            Ok(Ok(rows.into_iter().flatten().filter(|row| !stays(row)).map(|row| row.key).collect()))
+        })?;
+        // Also when nothing was destroyed: an earlier call may have come no further.
+        erase(&self.connection).map_err(|error| failure(ERASING, &self.file, error))?;
+        Ok(destroyed)
+    }
+
+    /// Makes a change in one transaction, which no other process's change comes between; an error undoes it.
+    ///
+    /// The inner result of `change` is about what it found, and commits.
+    fn changing<R>(
+        &mut self,
+        operation: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<R, StoreError>>,
+    ) -> Result<R, StoreError> {
+        self.thaw()?;
+        let run = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let outcome = change(&transaction)?;
+            transaction.commit()?;
+            Ok(outcome)
+        };
+        run(&mut self.connection).map_err(|error| failure(operation, &self.file, error))?
+    }
+}
+
+/// Whether it is a tombstone where `Metastore::store` looks for one.
+fn is_buried(record: &EnvelopeKeyRecord) -> bool {
+    record.is_tombstone() && record.created == TOMBSTONE_CREATED
+}
+
+/// Returns the text of a row's record, where it holds text.
+fn text_of(change: &Transaction<'_>, key: &KeyMeta) -> rusqlite::Result<Option<Result<Vec<u8>, StoreError>>> {
+    let row = params![key.id.as_str(), key.created];
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(match row.get_ref(0)? {
+            ValueRef::Text(text) | ValueRef::Blob(text) => Ok(text.to_vec()),
+            other => {
+                let source = format!("its column key_record holds {}", other.data_type()).into();
+                Err(StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source })
+            }
+        })
+    };
+    change.query_row(&format!("SELECT key_record FROM encryption_key {EXACT}"), row, read).optional()
+}
+
+/// Returns the text of a row once it is revoked, `None` when it is.
+///
+/// A record that only its `Revoked` makes unreadable is revoked like any other.
+fn revoked(key: &KeyMeta, text: &[u8]) -> Result<Option<String>, StoreError> {
+    let before = parse_row(key, text);
+    if before.as_ref().is_ok_and(|record| record.revoked) {
+        return Ok(None);
+    }
+    let after = with_revoked(text).ok().filter(|after| parse_row(key, after.as_bytes()).is_ok());
+    match (after, before) {
+        (Some(after), _) => Ok(Some(after)),
+        (None, Err(corrupt)) => Err(corrupt),
+        (None, Ok(_)) => {
+            let source = "its text cannot be changed".into();
+            Err(StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source })
+        }
+    }
+}
+
+/// Makes deleted bytes leave the file and its log.
+///
+/// Pages keep stale bytes of rows that were moved between them, which zeroing deleted rows does not reach; a file that is
+/// written anew has none.
+fn erase(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("VACUUM")?;
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy {
+        let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+        return Err(rusqlite::Error::SqliteFailure(busy, Some("the log is in use".to_owned())));
+    }
+    Ok(())
+}
