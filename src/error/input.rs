@@ -90,4 +90,12 @@ pub enum PolicyError {
         /// Value allowed.
         limit: Duration,
     },
+    /// Nonces of 96 random bits repeat with a probability that matters beyond this.
+    #[error("max_wraps is {given}; a key may encrypt 1 to {limit} others")]
+    Wraps {
+        /// Value given.
+        given: u64,
+        /// Value allowed.
+        limit: u64,
+    },
 }

@@ -22,9 +22,12 @@ pub enum BuildError {
     /// Locked memory is not to be had.
     #[error("secret memory failed")]
     Memory(#[from] MemoryError),
-    /// The actors' threads did not start.
-    #[error("starting the actors failed")]
-    Actors(#[source] io::Error),
+    /// The threads of the actors, or of audit events, did not start.
+    #[error("starting a thread failed")]
+    Threads(#[source] io::Error),
+    /// The random number generator failed.
+    #[error(transparent)]
+    Random(#[from] RandomError),
 }
 
 /// What went wrong while a session factory closed; everything else was closed all the same.

@@ -4,6 +4,7 @@
 //! all failed authentications are the same [`Error::Undecryptable`].
 
 mod backends;
+mod class;
 mod input;
 mod lifecycle;
 
@@ -63,6 +64,18 @@ pub enum Error {
         /// Attempts made.
         attempts: u32,
     },
+    /// All keys of the partition were destroyed for good; it can have no new ones.
+    #[error("the keys of the partition were destroyed: {id}")]
+    Shredded {
+        /// Key id.
+        id: String,
+    },
+    /// Too many records of this partition named keys that do not exist; the metastore is not asked for more of them now.
+    #[error("too many records name keys of {id} that do not exist; try again in a moment")]
+    Throttled {
+        /// Key id.
+        id: String,
+    },
     /// The metastore failed.
     #[error("metastore failed")]
     Metastore(#[source] Arc<StoreError>),
@@ -119,7 +132,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Restarted { .. } | Self::KeyContention { .. } => true,
+            Self::Timeout { .. } | Self::Restarted { .. } | Self::KeyContention { .. } | Self::Throttled { .. } => true,
             Self::Metastore(source) => source.is_transient(),
             Self::Kms(source) => source.is_transient(),
             Self::Memory(source) => matches!(source, MemoryError::Exhausted { .. }),
