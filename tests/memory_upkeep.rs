@@ -47,12 +47,12 @@ async fn the_sealing_key_is_exchanged_under_load_and_the_numbers_say_what_happen
         line.unwrap_or_else(|| panic!("no {name} in {scrape}")).parse().unwrap()
     };
     let memory = &status.memory;
-    assert_eq!(number("secret_in_use"), memory.slots_in_use);
+    assert_eq!(number("secret_inuse"), memory.slots_in_use);
     assert_eq!(number("secret_locked_bytes"), memory.locked_bytes);
     assert_eq!(number("secret_hot") + number("secret_cold"), status.live_keys);
     assert!(number("secret_cold") >= partitions - memory.slots, "{scrape}");
     assert!(number("secret_demotions_total") > 0 && number("secret_sealing_key_exchanges_total") >= 20);
-    assert!(number("secret_allocated_total") >= partitions);
+    assert!(number("secret_allocated") >= partitions);
     for zero in
         ["secret_exhausted_total", "secret_forced_wipes_total", "secret_canary_failures_total", "secret_degraded"]
     {

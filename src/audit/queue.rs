@@ -1,0 +1,47 @@
+//! The way to a sink that may be slow: bounded, and never waited for.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use metrics::Counter;
+
+use super::{AuditRecord, AuditSink};
+
+/// The sending end; the thread ends with it.
+pub(crate) struct Queue {
+    events: SyncSender<AuditRecord>,
+    ended: Receiver<()>,
+    dropped: Counter,
+}
+
+impl Queue {
+    /// Starts a thread that hands events to `sink`.
+    pub(crate) fn start(mut sink: Box<dyn AuditSink>, capacity: usize, dropped: Counter) -> io::Result<Self> {
+        let (events, waiting) = sync_channel::<AuditRecord>(capacity.max(1));
+        let (end, ended) = sync_channel(1);
+        thread::Builder::new().name("keyward-audit".to_owned()).spawn(move || {
+            // Dropped with the thread, however that ends.
+            let _end = end;
+            for record in waiting {
+                sink.record(&record);
+            }
+        })?;
+        Ok(Self { events, ended, dropped })
+    }
+
+    /// Adds an event, or drops it and counts that.
+    pub(crate) fn push(&self, record: AuditRecord) {
+        if self.events.try_send(record).is_err() {
+            self.dropped.increment(1);
+        }
+    }
+
+    /// Waits for at most `time` until the sink has taken everything, and tells whether it has.
+    pub(crate) fn finish(self, time: Duration) -> bool {
+        drop(self.events);
+        // The thread sends nothing: the channel closes with it.
+        matches!(self.ended.recv_timeout(time), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))
+    }
+}
