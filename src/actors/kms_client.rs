@@ -1,7 +1,7 @@
 //! The only road to the master key: deadlines, and a bound on calls at once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
 use secrecy::ExposeSecret;
@@ -10,6 +10,7 @@ use super::{Mailbox, Outside};
 use crate::error::{Error, KmsError};
 use crate::kms::{KeyManagementService, SystemKey};
 use crate::memory::{LockedKey, Reservation};
+use crate::metrics::Meters;
 
 /// Room for the loads that may be under way at once; more wait their turn.
 const CAPACITY: usize = 64;
@@ -26,12 +27,18 @@ pub(super) struct KmsClient {
 
 impl KmsClient {
     /// Starts a client whose calls end after `timeout`.
-    pub(super) fn start(arbiter: &ArbiterHandle, kms: Arc<dyn KeyManagementService>, timeout: Duration) -> Self {
+    pub(super) fn start(
+        arbiter: &ArbiterHandle,
+        kms: Arc<dyn KeyManagementService>,
+        timeout: Duration,
+        meters: Arc<Meters>,
+    ) -> Self {
         let outside = Outside::new(CALLS_AT_ONCE, timeout);
         let owned = outside.clone();
         let mailbox = Mailbox::start("KMS client", arbiter, CAPACITY, move || KmsClientActor {
             kms: Arc::clone(&kms),
             outside: owned.clone(),
+            meters: Arc::clone(&meters),
         });
         Self { mailbox, outside }
     }
@@ -86,11 +93,20 @@ impl Message for Unwrap {
 struct KmsClientActor {
     kms: Arc<dyn KeyManagementService>,
     outside: Outside,
+    meters: Arc<Meters>,
+}
+
+/// A kind of call, as its durations are told apart.
+#[derive(Clone, Copy)]
+enum Call {
+    Wrap,
+    Unwrap,
 }
 
 impl KmsClientActor {
     fn call<T, F>(
         &self,
+        kind: Call,
         operation: &'static str,
         call: impl FnOnce(Arc<dyn KeyManagementService>) -> F,
     ) -> ResponseFuture<Result<T, Error>>
@@ -99,7 +115,13 @@ impl KmsClientActor {
         F: Future<Output = Result<T, Error>> + 'static,
     {
         let late = move |after| KmsError::Timeout { operation, after }.into();
-        self.outside.call(late, call(Arc::clone(&self.kms)))
+        let (answer, meters) = (call(Arc::clone(&self.kms)), Arc::clone(&self.meters));
+        self.outside.call(late, async move {
+            let began = Instant::now();
+            let answer = answer.await;
+            meters.kms.record(kind as usize, began.elapsed());
+            answer
+        })
     }
 }
 
@@ -112,7 +134,11 @@ impl Handler<Wrap> for KmsClientActor {
     type Result = ResponseFuture<Result<Vec<u8>, Error>>;
 
     fn handle(&mut self, Wrap { key }: Wrap, _: &mut Self::Context) -> Self::Result {
-        self.call("wrap a system key", |kms| async move { Ok(kms.encrypt_key(SystemKey::new(&key)).await?) })
+        self.call(
+            Call::Wrap,
+            "wrap a system key",
+            |kms| async move { Ok(kms.encrypt_key(SystemKey::new(&key)).await?) },
+        )
     }
 }
 
@@ -121,7 +147,7 @@ impl Handler<Unwrap> for KmsClientActor {
     type Result = ResponseFuture<Result<Arc<LockedKey>, Error>>;
 
     fn handle(&mut self, Unwrap { encrypted, label, place }: Unwrap, _: &mut Self::Context) -> Self::Result {
-        self.call("unwrap a system key", |kms| async move {
+        self.call(Call::Unwrap, "unwrap a system key", |kms| async move {
             let secret = kms.decrypt_key(&encrypted).await?;
             place.fill(&label, |key| {
                 let bytes = secret.expose_secret();

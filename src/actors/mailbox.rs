@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MailboxError, Message};
 use arc_swap::ArcSwap;
+use metrics::Gauge;
 
 use crate::error::{Error, MemoryError};
+use crate::metrics::mailbox_pending;
 
 /// Sends messages to one actor and starts another when it has died of a panic.
 ///
@@ -23,7 +25,24 @@ struct Inner<A: Actor> {
     starting: Mutex<()>,
     closed: AtomicBool,
     sent: AtomicU64,
+    pending: Gauge,
     process: u32,
+}
+
+/// Counts a message as pending for as long as it is.
+struct Pending<'a>(&'a Gauge);
+
+impl<'a> Pending<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }
 
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
@@ -51,6 +70,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
             starting: Mutex::new(()),
             closed: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            pending: mailbox_pending(name),
             process: std::process::id(),
         };
         Self { inner: Arc::new(inner) }
@@ -69,6 +89,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     {
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         let address = self.address()?;
+        let _pending = Pending::new(&self.inner.pending);
         address.send(message).await.map_err(|error| match error {
             MailboxError::Closed | MailboxError::Timeout if self.is_closed() => Error::Closed,
             MailboxError::Closed | MailboxError::Timeout => {

@@ -1,13 +1,14 @@
 //! The only road to a metastore: deadlines, a bound on calls at once, and a check of what comes back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
 
 use super::{Mailbox, Outside};
 use crate::error::{Error, StoreError};
 use crate::ids::{KeyId, KeyMeta};
+use crate::metrics::Meters;
 use crate::record::EnvelopeKeyRecord;
 use crate::stores::{Metastore, StoreOutcome};
 
@@ -26,12 +27,18 @@ pub(super) struct MetastoreWriter {
 
 impl MetastoreWriter {
     /// Starts a writer whose calls end after `timeout`.
-    pub(super) fn start(arbiter: &ArbiterHandle, store: Arc<dyn Metastore>, timeout: Duration) -> Self {
+    pub(super) fn start(
+        arbiter: &ArbiterHandle,
+        store: Arc<dyn Metastore>,
+        timeout: Duration,
+        meters: Arc<Meters>,
+    ) -> Self {
         let outside = Outside::new(CALLS_AT_ONCE, timeout);
         let owned = outside.clone();
         let mailbox = Mailbox::start("metastore writer", arbiter, CAPACITY, move || MetastoreWriterActor {
             store: Arc::clone(&store),
             outside: owned.clone(),
+            meters: Arc::clone(&meters),
         });
         Self { mailbox, outside }
     }
@@ -93,11 +100,21 @@ impl Message for Store {
 struct MetastoreWriterActor {
     store: Arc<dyn Metastore>,
     outside: Outside,
+    meters: Arc<Meters>,
+}
+
+/// A kind of call, as its durations are told apart.
+#[derive(Clone, Copy)]
+enum Call {
+    Load,
+    LoadLatest,
+    Store,
 }
 
 impl MetastoreWriterActor {
     fn call<T, F>(
         &self,
+        kind: Call,
         operation: &'static str,
         call: impl FnOnce(Arc<dyn Metastore>) -> F,
     ) -> ResponseFuture<Result<T, Error>>
@@ -105,9 +122,14 @@ impl MetastoreWriterActor {
         T: 'static,
         F: Future<Output = Result<T, StoreError>> + 'static,
     {
-        let answer = call(Arc::clone(&self.store));
+        let (answer, meters) = (call(Arc::clone(&self.store)), Arc::clone(&self.meters));
         let late = move |after| StoreError::Timeout { operation, after }.into();
-        self.outside.call(late, async move { Ok(answer.await?) })
+        self.outside.call(late, async move {
+            let began = Instant::now();
+            let answer = answer.await;
+            meters.metastore.record(kind as usize, began.elapsed());
+            Ok(answer?)
+        })
     }
 }
 
@@ -120,7 +142,7 @@ impl Handler<Load> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<Option<EnvelopeKeyRecord>, Error>>;
 
     fn handle(&mut self, Load { key }: Load, _: &mut Self::Context) -> Self::Result {
-        self.call("load a key", |store| async move {
+        self.call(Call::Load, "load a key", |store| async move {
             match store.load(&key).await? {
                 Some(record) if record.created != key.created => Err(StoreError::Corrupt {
                     id: key.id.to_string(),
@@ -138,7 +160,7 @@ impl Handler<LoadLatest> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<Option<EnvelopeKeyRecord>, Error>>;
 
     fn handle(&mut self, LoadLatest { id }: LoadLatest, _: &mut Self::Context) -> Self::Result {
-        self.call("load the latest key", |store| async move { store.load_latest(&id).await })
+        self.call(Call::LoadLatest, "load the latest key", |store| async move { store.load_latest(&id).await })
     }
 }
 
@@ -147,6 +169,6 @@ impl Handler<Store> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<StoreOutcome, Error>>;
 
     fn handle(&mut self, Store { id, record }: Store, _: &mut Self::Context) -> Self::Result {
-        self.call("store a key", |store| async move { store.store(&id, &record).await })
+        self.call(Call::Store, "store a key", |store| async move { store.store(&id, &record).await })
     }
 }

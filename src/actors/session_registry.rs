@@ -1,45 +1,52 @@
 //! The session registry: which sessions are open and which are kept for the next caller.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use actix::{Actor, ArbiterHandle, Context, Handler, Message};
-use dashmap::DashMap;
+use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Message};
+use dashmap::DashSet;
 
 use super::Mailbox;
 use super::key_cache::{KeyIndex, KeyRing};
-use crate::cache::Lru;
+use crate::cache::{Cache, Cached, Departure};
 use crate::clock::{Clock, millis, unix_millis};
 use crate::error::Error;
 use crate::ids::Partition;
+use crate::metrics::Meters;
 use crate::policy::{CacheScope, CryptoPolicy};
 
 /// Room for callers who open sessions at once; more wait their turn.
 const CAPACITY: usize = 1024;
 
-/// What the clones of a session, or all cached sessions of a partition, share. It closes with the last of them.
-#[derive(Debug)]
+/// How often the registry looks for sessions that were not used for too long.
+const SWEPT_EVERY: Duration = Duration::from_secs(10);
+
+/// What the clones of a session, or all kept sessions of a partition, share. It closes with the last of them.
 pub(crate) struct SessionCore {
     partition: Partition,
     /// Present until drop.
     ring: Option<Arc<KeyRing>>,
-    index: Arc<KeyIndex>,
-    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     used: AtomicBool,
     /// When it was opened or found last, in Unix milliseconds.
     last_used: AtomicI64,
 }
 
 impl SessionCore {
-    fn new(partition: Partition, scope: CacheScope, index: Arc<KeyIndex>, open: Arc<AtomicUsize>, now: i64) -> Self {
+    fn new(partition: Partition, shared: Arc<Shared>) -> Self {
         let id = partition.intermediate_key();
-        let ring = match scope {
-            CacheScope::Factory => index.ring(id),
-            CacheScope::Session => Arc::new(KeyRing::new(id.clone())),
+        let ring = match shared.policy.intermediate_key_cache_scope {
+            CacheScope::Factory => shared.index.ring(id),
+            CacheScope::Session => shared.index.own_ring(id),
         };
-        open.fetch_add(1, Ordering::Relaxed);
-        Self { partition, ring: Some(ring), index, open, used: AtomicBool::new(true), last_used: now.into() }
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        shared.meters.sessions_open.increment(1);
+        let now = shared.now();
+        Self { partition, ring: Some(ring), shared, used: AtomicBool::new(true), last_used: now.into() }
     }
 
     pub(crate) fn partition(&self) -> &Partition {
@@ -51,18 +58,58 @@ impl SessionCore {
         self.ring.as_ref().expect("present until drop")
     }
 
+    /// Takes note of a use; writes only what changes, so that those who use it at the same time do not slow each other.
     fn touch(&self, now: i64) {
-        self.used.store(true, Ordering::Relaxed);
-        self.last_used.store(now, Ordering::Relaxed);
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        if self.last_used.load(Ordering::Relaxed) != now {
+            self.last_used.store(now, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for SessionCore {
     fn drop(&mut self) {
         if let Some(ring) = self.ring.take() {
-            self.index.release(ring);
+            self.shared.index.release(ring);
         }
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.meters.sessions_open.decrement(1);
+    }
+}
+
+/// A session that is kept, found by its partition id.
+#[derive(Clone)]
+struct Kept(Arc<SessionCore>);
+
+impl Borrow<str> for Kept {
+    fn borrow(&self) -> &str {
+        self.0.partition.id()
+    }
+}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.partition.id().hash(state);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.partition.id() == other.0.partition.id()
+    }
+}
+
+impl Eq for Kept {}
+
+impl Cached for Kept {
+    fn take_used(&self) -> bool {
+        self.0.used.swap(false, Ordering::Relaxed)
+    }
+
+    fn last_used(&self) -> i64 {
+        self.0.last_used.load(Ordering::Relaxed)
     }
 }
 
@@ -78,8 +125,9 @@ struct Shared {
     policy: Arc<CryptoPolicy>,
     clock: Arc<dyn Clock>,
     index: Arc<KeyIndex>,
-    open: Arc<AtomicUsize>,
-    cached: DashMap<Arc<str>, Arc<SessionCore>>,
+    meters: Arc<Meters>,
+    open: AtomicUsize,
+    kept: DashSet<Kept>,
 }
 
 impl SessionRegistry {
@@ -89,8 +137,9 @@ impl SessionRegistry {
         policy: Arc<CryptoPolicy>,
         clock: Arc<dyn Clock>,
         index: Arc<KeyIndex>,
+        meters: Arc<Meters>,
     ) -> Self {
-        let shared = Shared { policy, clock, index, open: Arc::default(), cached: DashMap::new() };
+        let shared = Shared { policy, clock, index, meters, open: AtomicUsize::new(0), kept: DashSet::new() };
         let shared = Arc::new(shared);
         let owned = Arc::clone(&shared);
         let mailbox = Mailbox::start("session registry", arbiter, CAPACITY, move || {
@@ -99,21 +148,26 @@ impl SessionRegistry {
         Self { mailbox, shared }
     }
 
-    /// Opens a session of `partition`, or returns the one that is kept. A kept session costs no message.
-    pub(crate) async fn open(&self, partition: Partition) -> Result<Arc<SessionCore>, Error> {
-        if self.shared.policy.cache_sessions
-            && let Some(core) = self.shared.find(partition.id())
-        {
-            return Ok(core);
-        }
-        self.mailbox.ask(Open { partition }).await?
+    /// Returns the session of a partition that is kept, if there is one; no message, whatever comes of it.
+    #[inline]
+    pub(crate) fn find(&self, partition: &str) -> Option<Arc<SessionCore>> {
+        if self.shared.policy.cache_sessions { self.shared.find(partition) } else { None }
     }
 
-    /// Lets go of all kept sessions and refuses to open more; sessions in use close with their last holder.
+    /// Opens a session of `partition`. One that is not to be kept costs no message.
+    pub(crate) async fn open(&self, partition: Partition) -> Result<Arc<SessionCore>, Error> {
+        if self.shared.policy.cache_sessions {
+            self.mailbox.ask(Open { partition }).await?
+        } else {
+            Ok(Arc::new(SessionCore::new(partition, Arc::clone(&self.shared))))
+        }
+    }
+
+    /// Lets go of all kept sessions and refuses to keep more; sessions in use close with their last holder.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let closed = self.mailbox.ask(Close).await;
         self.mailbox.close();
-        self.shared.cached.clear();
+        self.shared.kept.clear();
         closed
     }
 
@@ -134,18 +188,15 @@ impl Shared {
 
     /// Returns the kept session of a partition unless it was not used for too long.
     fn find(&self, partition: &str) -> Option<Arc<SessionCore>> {
-        let core = Arc::clone(self.cached.get(partition)?.value());
+        let core = Arc::clone(&self.kept.get(partition)?.0);
         let now = self.now();
-        if self.is_outdated(&core, now) {
+        let time_to_live = millis(self.policy.session_cache_ttl);
+        if time_to_live > 0 && now.saturating_sub(core.last_used.load(Ordering::Relaxed)) > time_to_live {
             return None;
         }
         core.touch(now);
+        self.meters.session_hit(now);
         Some(core)
-    }
-
-    fn is_outdated(&self, core: &SessionCore, now: i64) -> bool {
-        let ttl = millis(self.policy.session_cache_ttl);
-        ttl > 0 && now.saturating_sub(core.last_used.load(Ordering::Relaxed)) > ttl
     }
 }
 
@@ -166,38 +217,60 @@ impl Message for Close {
 /// Serialises which sessions are kept.
 struct SessionRegistryActor {
     shared: Arc<Shared>,
-    order: Lru<Arc<str>, Arc<SessionCore>>,
+    kept: Cache<Arc<str>, Kept>,
     closed: bool,
 }
 
 impl SessionRegistryActor {
     fn new(shared: Arc<Shared>) -> Self {
         let size = NonZeroUsize::new(shared.policy.session_cache_size).unwrap_or(NonZeroUsize::MIN);
-        let mut order = Lru::new(size);
-        for kept in &shared.cached {
-            order.insert(Arc::clone(kept.key()), Arc::clone(kept.value()), |_, _| false);
+        let published = Arc::clone(&shared);
+        let mut kept = Cache::new(shared.policy.session_cache_eviction, size, move |_, Kept(core), why| {
+            match why {
+                Departure::Evicted => published.meters.sessions.evictions.increment(1),
+                // Another one stands in its place, or the registry is started again.
+                Departure::Replaced | Departure::Dropped => return,
+                Departure::Expired | Departure::Removed => {}
+            }
+            published.kept.remove(core.partition.id());
+        });
+        let time_to_live = millis(shared.policy.session_cache_ttl);
+        if time_to_live > 0 {
+            kept = kept.with_time_to_live(time_to_live);
         }
-        Self { shared, order, closed: false }
+        // After a restart: what an earlier life published is still there.
+        for session in shared.kept.iter() {
+            kept.insert(session.0.partition.id().into(), session.clone(), session.last_used());
+        }
+        Self { shared, kept, closed: false }
     }
 
-    /// Keeps a session for the next caller, at the expense of one that was not used lately.
+    /// Keeps a session for the next caller, at the expense of another if there are too many.
     fn keep(&mut self, core: &Arc<SessionCore>) {
         let now = self.shared.now();
-        while let Some((gone, _)) = self.order.pop_oldest_if(|core| self.shared.is_outdated(core, now)) {
-            self.shared.cached.remove(&gone);
-        }
-        let id: Arc<str> = core.partition.id().into();
-        let departed =
-            self.order.insert(Arc::clone(&id), Arc::clone(core), |_, core| core.used.swap(false, Ordering::Relaxed));
-        if let Some((gone, _)) = departed {
-            self.shared.cached.remove(&gone);
-        }
-        self.shared.cached.insert(id, Arc::clone(core));
+        self.kept.sweep(now);
+        let session = Kept(Arc::clone(core));
+        self.kept.insert(core.partition.id().into(), session.clone(), now);
+        // One of the same id that was not used for too long is in the way.
+        self.shared.kept.remove(core.partition.id());
+        self.shared.kept.insert(session);
+        self.publish_size();
+    }
+
+    fn publish_size(&self) {
+        self.shared.meters.sessions.entries.set(self.kept.len() as f64);
     }
 }
 
 impl Actor for SessionRegistryActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(SWEPT_EVERY, |actor, _| {
+            actor.kept.sweep(actor.shared.now());
+            actor.publish_size();
+        });
+    }
 }
 
 impl Handler<Open> for SessionRegistryActor {
@@ -207,18 +280,12 @@ impl Handler<Open> for SessionRegistryActor {
         if self.closed {
             return Err(Error::Closed);
         }
-        let Shared { policy, index, open, .. } = &*self.shared;
-        if policy.cache_sessions
-            && let Some(core) = self.shared.find(partition.id())
-        {
+        if let Some(core) = self.shared.find(partition.id()) {
             return Ok(core);
         }
-        let scope = policy.intermediate_key_cache_scope;
-        let core = SessionCore::new(partition, scope, Arc::clone(index), Arc::clone(open), self.shared.now());
-        let core = Arc::new(core);
-        if policy.cache_sessions {
-            self.keep(&core);
-        }
+        self.shared.meters.sessions.misses.increment(1);
+        let core = Arc::new(SessionCore::new(partition, Arc::clone(&self.shared)));
+        self.keep(&core);
         Ok(core)
     }
 }
@@ -228,6 +295,7 @@ impl Handler<Close> for SessionRegistryActor {
 
     fn handle(&mut self, _: Close, _: &mut Self::Context) {
         self.closed = true;
-        while self.order.pop_oldest_if(|_| true).is_some() {}
+        self.kept.clear();
+        self.publish_size();
     }
 }

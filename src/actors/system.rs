@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, Arbiter, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use actix::{Actor, ActorFutureExt, Arbiter, ArbiterHandle, Context, Handler, Message, ResponseActFuture, WrapFuture};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::key_cache::{KeyIndex, Loader};
 use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry};
+use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::error::{BuildError, CloseError, CloseFailure, Error};
+use crate::error::{BuildError, CloseError, CloseFailure, Error, StoreError};
 use crate::ids::Realm;
 use crate::kms::KeyManagementService;
 use crate::memory::{ArenaStatus, RandomFill, Vault};
+use crate::metrics::Meters;
 use crate::policy::CryptoPolicy;
 use crate::stores::Metastore;
 
@@ -27,6 +29,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<CryptoPolicy>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: RandomFill,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) audit: Arc<Audit>,
     pub(crate) timeouts: Timeouts,
 }
 
@@ -51,6 +55,8 @@ pub(crate) struct System {
     store: MetastoreWriter,
     kms: KmsClient,
     runtime: Runtime,
+    outside: ArbiterHandle,
+    timeout: Duration,
     stop: mpsc::UnboundedSender<Stop>,
     closing: AtomicBool,
     outcome: Arc<OnceLock<Result<(), CloseError>>>,
@@ -88,8 +94,8 @@ impl System {
         std::thread::Builder::new()
             .name("keyward-actors".to_owned())
             .spawn(move || run(parts, ready))
-            .map_err(BuildError::Actors)?;
-        started.await.map_err(|_| BuildError::Actors(io::Error::other("the actors' thread ended at once")))?
+            .map_err(BuildError::Threads)?;
+        started.await.map_err(|_| BuildError::Threads(io::Error::other("the actors' thread ended at once")))?
     }
 
     /// Refuses new operations, lets those under way finish, wipes all keys, and returns when that is done.
@@ -131,6 +137,31 @@ impl System {
         &self.runtime
     }
 
+    /// Does what an operator asks of a store, on the thread of the outside world and within the deadline of its calls.
+    ///
+    /// # Errors
+    /// [`Error::Metastore`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// What was begun goes on.
+    pub(crate) async fn operate<R: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
+    ) -> Result<R, Error> {
+        let (done, answer) = oneshot::channel();
+        let after = self.timeout;
+        let is_sent = self.outside.spawn(async move {
+            let late = |_| Err(StoreError::Timeout { operation, after });
+            // Whoever asked may be gone.
+            let _ = done.send(tokio::time::timeout(after, work).await.unwrap_or_else(late));
+        });
+        if !is_sent || self.is_closing() {
+            return Err(Error::Closed);
+        }
+        Ok(answer.await.map_err(|_| Error::Closed)??)
+    }
+
     pub(crate) fn status(&self) -> Status {
         let (cached_key_ids, cached_keys) = self.keys.size();
         Status {
@@ -159,7 +190,7 @@ impl Drop for System {
 /// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
 /// does not keep the guard from wiping.
 fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
-    let Parts { metastore, kms, realm, policy, clock, random, timeouts } = parts;
+    let Parts { metastore, kms, realm, policy, clock, random, meters, audit, timeouts } = parts;
     let vault = match Vault::with_random(Arc::clone(&random)) {
         Ok(vault) => vault,
         Err(error) => {
@@ -175,20 +206,23 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let outside = Arbiter::new();
         let index = Arc::new(KeyIndex::default());
         let guard = Guard::start(&inside, vault);
-        let store = MetastoreWriter::start(&outside.handle(), metastore, timeouts.metastore);
-        let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms);
+        let store = MetastoreWriter::start(&outside.handle(), metastore, timeouts.metastore, Arc::clone(&meters));
+        let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms, Arc::clone(&meters));
         let loader = Loader {
             store: store.clone(),
             kms: kms.clone(),
             guard: guard.clone(),
             index: Arc::clone(&index),
+            outlawed: Arc::default(),
             realm,
             policy: Arc::clone(&policy),
             clock: Arc::clone(&clock),
             random,
+            meters: Arc::clone(&meters),
+            audit: Arc::clone(&audit),
         };
         let keys = KeyCache::start(&inside, loader, timeouts.operation);
-        let sessions = SessionRegistry::start(&inside, policy, clock, index);
+        let sessions = SessionRegistry::start(&inside, policy, clock, index, meters);
         let (stop, mut stops) = mpsc::unbounded_channel();
         let actor = SystemActor {
             keys: keys.clone(),
@@ -211,6 +245,8 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
             store,
             kms,
             runtime: Runtime::current(),
+            outside: outside.handle(),
+            timeout: timeouts.metastore,
             stop,
             closing: AtomicBool::new(false),
             outcome: Arc::clone(&outcome),
@@ -245,6 +281,9 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let _ = has_ended.recv_timeout(timeouts.drain);
     }
     drop(own);
+    if !audit.finish(timeouts.drain) {
+        tracing::warn!("the audit sink did not take all events in time");
+    }
     for done in waiting.into_iter().filter_map(|stop| stop.done) {
         let _ = done.send(outcome.get().cloned().unwrap_or(Ok(())));
     }

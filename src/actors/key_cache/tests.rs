@@ -7,16 +7,17 @@ use std::time::{Duration, SystemTime};
 use actix::Arbiter;
 use async_trait::async_trait;
 
-use super::KeyCache;
-use super::load::Loader;
-use super::ring::{CachedKey, KeyIndex, KeyRing, KeyStatus, Wanted};
+use super::status::KeyStatus;
+use super::{CachedKey, KeyCache, KeyIndex, KeyRing, Loader, Wanted};
 use crate::actors::{Guard, KmsClient, MetastoreWriter};
-use crate::clock::ManualClock;
+use crate::audit::{Audit, AuditSettings};
+use crate::clock::{Clock, ManualClock};
 use crate::crypto::system_random;
 use crate::error::{Error, StoreError};
 use crate::ids::{KeyId, KeyKind, KeyMeta, Realm};
 use crate::kms::StaticKms;
 use crate::memory::{LockedKey, Vault};
+use crate::metrics::Meters;
 use crate::policy::CryptoPolicy;
 use crate::record::EnvelopeKeyRecord;
 use crate::stores::{InMemoryMetastore, Metastore, StoreOutcome};
@@ -107,18 +108,27 @@ impl Stage {
         let index = Arc::new(KeyIndex::default());
         let guard = Guard::start(&arbiter, Vault::with_random(system_random()).unwrap());
         let kms = StaticKms::new(b"thisIsAStaticMasterKeyForTesting").unwrap();
-        let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND);
+        let meters = Arc::new(Meters::new("memory", "static", &[], &[]));
+        let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND, Arc::clone(&meters));
+        let now = SystemTime::UNIX_EPOCH + SECOND * u32::try_from(NOW).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(now));
+        let dropped = meters.audit_dropped.clone();
+        let audit = Audit::start(AuditSettings::default(), Arc::clone(&clock), &system_random(), dropped).unwrap();
+        let rows = Arc::clone(&store) as Arc<dyn Metastore>;
         let system = index.ring(realm.system_key());
         let intermediate = index.ring(realm.partition("p").unwrap().intermediate_key());
         let loader = Loader {
-            store: MetastoreWriter::start(&arbiter, Arc::clone(&store) as Arc<dyn Metastore>, SECOND),
+            store: MetastoreWriter::start(&arbiter, rows, SECOND, Arc::clone(&meters)),
             kms: kms.clone(),
             guard: guard.clone(),
             index,
+            outlawed: Arc::default(),
             realm,
             policy: Arc::new(CryptoPolicy::default()),
-            clock: Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH + SECOND * u32::try_from(NOW).unwrap())),
+            clock,
             random: system_random(),
+            meters,
+            audit: Arc::new(audit),
         };
         let keys = KeyCache::start(&arbiter, loader, 10 * SECOND);
         Self { keys, guard, kms, store, system, intermediate }
@@ -160,7 +170,7 @@ impl Stage {
             };
             self.insert(&self.intermediate, record).await;
         }
-        let valid_parent = || Some(Arc::new(KeyStatus::new(OLD, false, NOW * 1000, 255)));
+        let valid_parent = || Some(status(&self.system, OLD, false));
         match cached_ik {
             Is::Empty => {}
             Is::Valid => cache(&self.intermediate, OLD, &ik, false, valid_parent()),
@@ -169,10 +179,15 @@ impl Stage {
     }
 }
 
-fn cache(ring: &KeyRing, created: i64, key: &Arc<LockedKey>, revoked: bool, parent: Option<Arc<KeyStatus>>) {
-    let status = Arc::new(KeyStatus::new(created, revoked, NOW * 1000, 255));
+fn status(ring: &KeyRing, created: i64, revoked: bool) -> Arc<KeyStatus> {
     let meta = KeyMeta { id: ring.id().clone(), created };
-    ring.publish(&Arc::new(CachedKey::new(meta, Arc::clone(key), status, parent)), true);
+    Arc::new(KeyStatus::new(meta, revoked, NOW * 1000, 255, &CryptoPolicy::default()))
+}
+
+fn cache(ring: &KeyRing, created: i64, key: &Arc<LockedKey>, revoked: bool, parent: Option<Arc<KeyStatus>>) {
+    let status = status(ring, created, revoked);
+    let key = CachedKey::new(&CryptoPolicy::default(), Arc::clone(key), status, parent);
+    ring.publish(&Arc::new(key), true);
 }
 
 fn on_actors(test: impl Future<Output = ()>) {

@@ -1,0 +1,326 @@
+//! Who answers: serialises what is known of keys; the loads themselves run beside it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::handle::{Close, Get, Look, Revoke, Shred};
+use super::strangers::{Answer, Strangers};
+use super::versions::Versions;
+use super::{CachedKey, KeyRing, Loader, Verdict, Wanted};
+use crate::error::Error;
+use crate::ids::{KeyId, KeyKind, KeyMeta};
+
+/// How often the ages of keys are published.
+const OBSERVED_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon a key whose successor is due, but cannot be made yet, is looked at again, in milliseconds.
+const DUE_AGAIN: i64 = 1_000;
+
+/// One load: by ring, so that rings of the same id do not share what they must not.
+type LoadId = (u64, Wanted);
+
+struct Load {
+    waiting: Vec<oneshot::Sender<Result<Arc<CachedKey>, Error>>>,
+    task: AbortHandle,
+    /// Whether it took a look-up from the allowance of its partition.
+    is_stranger: bool,
+}
+
+/// Serialises what is known of keys; the loads themselves run beside it.
+pub(super) struct KeyCacheActor {
+    loader: Loader,
+    loads: HashMap<LoadId, Load>,
+    strangers: Strangers,
+    system_keys: Versions,
+    intermediate_keys: Versions,
+    closed: bool,
+}
+
+impl KeyCacheActor {
+    pub(super) fn new(loader: Loader) -> Self {
+        let (policy, index, meters) = (&loader.policy, &loader.index, &loader.meters);
+        let mut actor = Self {
+            loads: HashMap::new(),
+            strangers: Strangers::new(),
+            system_keys: Versions::new(
+                policy.system_key_cache_eviction,
+                policy.system_key_cache_size,
+                Arc::clone(index),
+                meters.system_keys.cache.clone(),
+            ),
+            intermediate_keys: Versions::new(
+                policy.intermediate_key_cache_eviction,
+                policy.intermediate_key_cache_size,
+                Arc::clone(index),
+                meters.intermediate_keys.cache.clone(),
+            ),
+            closed: false,
+            loader,
+        };
+        // After a restart: what an earlier life published is still there.
+        for ring in actor.loader.index.all() {
+            for key in ring.versions().iter() {
+                actor.versions(ring.id()).remember(&ring, key);
+            }
+        }
+        actor
+    }
+
+    fn versions(&mut self, id: &KeyId) -> &mut Versions {
+        match id.kind() {
+            Some(KeyKind::System) => &mut self.system_keys,
+            _ => &mut self.intermediate_keys,
+        }
+    }
+
+    fn start_load(&mut self, ring: Arc<KeyRing>, wanted: Wanted, is_stranger: bool, context: &mut Context<Self>) {
+        let id = (ring.serial(), wanted.load());
+        let load = self.loader.clone().load(context.address(), Arc::clone(&ring), wanted);
+        // A task of its own: a panic in an application's store or service ends this load and nothing else.
+        let task = actix::spawn(load);
+        self.loads.insert(id, Load { waiting: Vec::new(), task: task.abort_handle(), is_stranger });
+        self.loader.meters.loads.set(self.loads.len() as f64);
+        context.spawn(task.into_actor(self).map(move |result, actor, _| {
+            let result = result.unwrap_or(Err(Error::Restarted { component: "key load" }));
+            actor.finish_load(&ring, wanted, result);
+            // Whoever asked may be gone, and with nothing loaded nobody else would give the ring back.
+            actor.loader.index.release(ring);
+        }));
+    }
+
+    fn finish_load(&mut self, ring: &Arc<KeyRing>, wanted: Wanted, result: Result<Arc<CachedKey>, Error>) {
+        let Some(load) = self.loads.remove(&(ring.serial(), wanted.load())) else { return };
+        self.loader.meters.loads.set(self.loads.len() as f64);
+        if let (true, Wanted::Exact(created)) = (load.is_stranger, wanted.load()) {
+            let (key, now) = (KeyMeta { id: ring.id().clone(), created }, self.loader.now());
+            match &result {
+                Err(Error::KeyNotFound { .. }) => self.strangers.note_absent(key, now),
+                _ => self.strangers.give_back(&key, now),
+            }
+        }
+        let result = match result.and_then(|key| self.check_outlawed(key)) {
+            Ok(key) => {
+                self.publish(ring, &key, wanted);
+                Ok(key)
+            }
+            Err(error) => self.serve_stale(ring, wanted, error),
+        };
+        for waiting in load.waiting {
+            // Whoever is gone does not want it any more.
+            let _ = waiting.send(result.clone());
+        }
+    }
+
+    /// Takes note of what was revoked or destroyed while the key was on its way.
+    fn check_outlawed(&self, key: Arc<CachedKey>) -> Result<Arc<CachedKey>, Error> {
+        let outlawed = &self.loader.outlawed;
+        if outlawed.is_shredded(&key.meta().id) {
+            return Err(Error::Shredded { id: key.meta().id.to_string() });
+        }
+        for status in std::iter::once(key.status()).chain(key.parent()) {
+            if outlawed.is_revoked(status.meta()) {
+                status.revoke();
+            }
+        }
+        Ok(key)
+    }
+
+    fn publish(&mut self, ring: &Arc<KeyRing>, key: &Arc<CachedKey>, wanted: Wanted) {
+        let policy = Arc::clone(&self.loader.policy);
+        let is_cached = match ring.id().kind() {
+            Some(KeyKind::System) => policy.cache_system_keys,
+            _ => policy.cache_intermediate_keys,
+        };
+        if !is_cached || self.closed {
+            return;
+        }
+        let now = self.loader.now();
+        if wanted.is_newest() && key.is_due(&policy, now) {
+            key.checks().defer(now.saturating_add(DUE_AGAIN));
+        }
+        ring.publish(key, wanted.is_newest());
+        self.versions(ring.id()).remember(ring, key);
+    }
+
+    /// Returns what is there when the store could not be looked at: what it said a while ago, if that is good enough.
+    fn serve_stale(&mut self, ring: &Arc<KeyRing>, wanted: Wanted, error: Error) -> Result<Arc<CachedKey>, Error> {
+        let now = self.loader.now();
+        let known = match wanted.load() {
+            Wanted::Exact(created) => ring.with_version(created, Arc::clone),
+            _ => ring.latest(),
+        };
+        let Some(known) = known else { return Err(error) };
+        match error {
+            Error::Shredded { .. } => self.forget(ring.id()),
+            Error::KeyNotFound { created, .. } => self.versions(ring.id()).forget(ring, created),
+            _ => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a cached key could not be checked");
+                self.loader.meters.refresh_failures.increment(1);
+                let is_intermediate = ring.id().kind() != Some(KeyKind::System);
+                if wanted.is_newest() {
+                    known.checks().note_failure(now);
+                    let verdict = known.verdict(&self.loader.policy, now);
+                    if wanted != Wanted::Rotated && verdict == Verdict::Overdue {
+                        return Ok(known);
+                    }
+                } else if is_intermediate {
+                    // To decrypt it is enough that nobody said that it was destroyed.
+                    ring.checks().note_failure(now);
+                    return Ok(known);
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// Withdraws all versions of an id.
+    fn forget(&mut self, id: &KeyId) {
+        for ring in self.loader.index.of(id) {
+            for key in ring.versions().iter() {
+                self.versions(id).forget(&ring, key.meta().created);
+            }
+            ring.clear();
+            self.loader.index.release(ring);
+        }
+    }
+
+    /// Publishes how old keys are, and how long ago they were looked at.
+    fn observe(&mut self, _: &mut Context<Self>) {
+        let Loader { policy, index, meters, .. } = &self.loader;
+        index.sweep();
+        let now = self.loader.now();
+        let seconds = |since: i64| now.saturating_sub(since).max(0) as f64 / 1000.0;
+        let mut skewed = 0;
+        for (versions, meters) in
+            [(&self.system_keys, &meters.system_keys), (&self.intermediate_keys, &meters.intermediate_keys)]
+        {
+            let (mut age, mut check_age, mut wraps) = (0.0_f64, 0.0_f64, 0);
+            for key in versions.newest() {
+                let created = key.meta().created;
+                age = age.max(seconds(created.saturating_mul(1000)));
+                check_age = check_age.max(seconds(key.checked()));
+                wraps = wraps.max(key.wraps().get());
+                skewed += u32::from(policy.is_skewed(created, now));
+            }
+            meters.age.set(age);
+            meters.check_age.set(check_age);
+            meters.wraps.set(wraps as f64);
+        }
+        meters.skewed.set(f64::from(skewed));
+    }
+}
+
+impl Actor for KeyCacheActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(OBSERVED_EVERY, Self::observe);
+    }
+}
+
+impl Handler<Get> for KeyCacheActor {
+    /// Interleaves: a key that loads slowly never delays another.
+    type Result = ResponseFuture<Result<Arc<CachedKey>, Error>>;
+
+    fn handle(&mut self, Get { ring, wanted, caller }: Get, context: &mut Self::Context) -> Self::Result {
+        if self.closed {
+            return Box::pin(std::future::ready(Err(Error::Closed)));
+        }
+        let (now, meters) = (self.loader.now(), self.loader.meters(ring.id().kind()));
+        if let Some(key) = ring.find(wanted, &self.loader.policy, now) {
+            meters.cache.hits.increment(1);
+            return Box::pin(std::future::ready(Ok(key)));
+        }
+        meters.cache.misses.increment(1);
+        let id = (ring.serial(), wanted.load());
+        if !self.loads.contains_key(&id) {
+            let stranger = match wanted.load() {
+                // What keys need of each other was named by rows.
+                Wanted::Exact(created) if caller.is_some() && ring.with_version(created, |_| ()).is_none() => {
+                    Some(KeyMeta { id: ring.id().clone(), created })
+                }
+                _ => None,
+            };
+            let refused = stranger.as_ref().and_then(|key| match self.strangers.ask(key, now) {
+                Answer::Load => None,
+                Answer::Absent => Some(Error::KeyNotFound { id: key.id.to_string(), created: key.created }),
+                Answer::Later => Some(Error::Throttled { id: key.id.to_string() }),
+            });
+            if let Some(error) = refused {
+                self.loader.index.release(ring);
+                return Box::pin(std::future::ready(Err(error)));
+            }
+            self.start_load(ring, wanted, stranger.is_some(), context);
+        }
+        let (sender, receiver) = oneshot::channel();
+        if let Some(load) = self.loads.get_mut(&id) {
+            load.waiting.push(sender);
+        }
+        Box::pin(async move {
+            let answer = async { receiver.await.unwrap_or(Err(Error::Restarted { component: "key cache" })) };
+            match caller {
+                None => answer.await,
+                Some(after) => tokio::time::timeout(after, answer)
+                    .await
+                    .unwrap_or(Err(Error::Timeout { operation: "loading a key", after })),
+            }
+        })
+    }
+}
+
+impl Handler<Look> for KeyCacheActor {
+    type Result = ();
+
+    fn handle(&mut self, Look { ring, wanted }: Look, context: &mut Self::Context) {
+        if !self.closed && !self.loads.contains_key(&(ring.serial(), wanted.load())) {
+            self.start_load(ring, wanted, false, context);
+        }
+    }
+}
+
+impl Handler<Revoke> for KeyCacheActor {
+    type Result = ();
+
+    fn handle(&mut self, Revoke { key }: Revoke, _: &mut Self::Context) {
+        if self.loader.outlawed.revoke(&key) {
+            self.loader.audit.key_revoked(&key);
+        }
+        for cached in self.system_keys.keys().chain(self.intermediate_keys.keys()) {
+            for status in std::iter::once(cached.status()).chain(cached.parent()) {
+                if *status.meta() == key {
+                    status.revoke();
+                }
+            }
+        }
+    }
+}
+
+impl Handler<Shred> for KeyCacheActor {
+    type Result = ();
+
+    fn handle(&mut self, Shred { id }: Shred, _: &mut Self::Context) {
+        self.loader.outlawed.shred(&id);
+        self.forget(&id);
+    }
+}
+
+impl Handler<Close> for KeyCacheActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, _: &mut Self::Context) {
+        self.closed = true;
+        for (_, load) in self.loads.drain() {
+            load.task.abort();
+            for waiting in load.waiting {
+                let _ = waiting.send(Err(Error::Closed));
+            }
+        }
+        self.system_keys.clear();
+        self.intermediate_keys.clear();
+    }
+}

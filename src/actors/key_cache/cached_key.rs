@@ -1,0 +1,135 @@
+//! One version of a key, loaded, and the verdict on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::checks::Checks;
+use super::status::KeyStatus;
+use crate::ids::KeyMeta;
+use crate::memory::LockedKey;
+use crate::policy::{CryptoPolicy, Freshness, Wraps};
+
+/// Whether a key may encrypt at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Yes.
+    Usable,
+    /// Yes, and its row should be looked at, or its successor made, soon.
+    Aging,
+    /// Yes, although its row should have been looked at by now: that failed, and is tried again.
+    Overdue,
+    /// Not before its row, or its parent's, was looked at.
+    Stale,
+    /// Never again: it or its parent is expired or revoked, or it encrypted as much as it may.
+    Invalid,
+}
+
+/// One version of a key, loaded.
+#[derive(Debug)]
+pub(crate) struct CachedKey {
+    key: Arc<LockedKey>,
+    status: Arc<KeyStatus>,
+    parent: Option<Arc<KeyStatus>>,
+    /// The last millisecond at which it may encrypt, and when its successor is to be made, in Unix milliseconds.
+    expires: i64,
+    due: i64,
+    touched: AtomicBool,
+}
+
+impl CachedKey {
+    pub(super) fn new(
+        policy: &CryptoPolicy,
+        key: Arc<LockedKey>,
+        status: Arc<KeyStatus>,
+        parent: Option<Arc<KeyStatus>>,
+    ) -> Self {
+        let created = status.meta().created;
+        let earliest = parent.as_ref().map_or(created, |parent| created.min(parent.meta().created));
+        let expires = policy.expires_at(earliest);
+        let due = policy.due_at(expires, status.checks().jitter());
+        Self { key, status, parent, expires, due, touched: true.into() }
+    }
+
+    pub(crate) fn meta(&self) -> &KeyMeta {
+        self.status.meta()
+    }
+
+    /// Returns the key to compute with, noting that it was used.
+    pub(crate) fn key(&self) -> &Arc<LockedKey> {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+        &self.key
+    }
+
+    /// Returns what counts the keys that it encrypts.
+    pub(crate) fn wraps(&self) -> &Wraps {
+        self.status.wraps()
+    }
+
+    pub(super) fn status(&self) -> &Arc<KeyStatus> {
+        &self.status
+    }
+
+    /// Returns when its row was looked at and is to be again.
+    pub(crate) fn checks(&self) -> &Checks {
+        self.status.checks()
+    }
+
+    pub(super) fn parent(&self) -> Option<&Arc<KeyStatus>> {
+        self.parent.as_ref()
+    }
+
+    /// Judges the key for encrypting at `now`, in Unix milliseconds. A key under an invalid system key is invalid.
+    pub(crate) fn verdict(&self, policy: &CryptoPolicy, now: i64) -> Verdict {
+        let wraps = self.wraps().get();
+        if self.is_revoked() || now > self.expires || policy.is_spent(wraps) {
+            return Verdict::Invalid;
+        }
+        match self.freshness(policy, now) {
+            Freshness::Fresh if now >= self.due || policy.is_nearly_spent(wraps) => Verdict::Aging,
+            Freshness::Fresh => Verdict::Usable,
+            Freshness::Aging => Verdict::Aging,
+            Freshness::Stale if self.status.checks().is_failing() && policy.may_serve_stale(self.checked(), now) => {
+                Verdict::Overdue
+            }
+            Freshness::Stale => Verdict::Stale,
+        }
+    }
+
+    /// Tells whether the successor is to be made, although the key may encrypt.
+    pub(super) fn is_due(&self, policy: &CryptoPolicy, now: i64) -> bool {
+        now >= self.due || policy.is_nearly_spent(self.wraps().get())
+    }
+
+    /// Tells whether the key or its parent was revoked or is too old.
+    pub(super) fn is_invalid(&self, now: i64) -> bool {
+        self.is_revoked() || now > self.expires
+    }
+
+    /// Returns how long ago the rows of the key and its parent were seen, by the older of the two.
+    pub(super) fn freshness(&self, policy: &CryptoPolicy, now: i64) -> Freshness {
+        let own = self.status.checks().freshness(policy, now);
+        let parent = self.parent.as_ref().map_or(own, |parent| parent.checks().freshness(policy, now));
+        match (own, parent) {
+            (Freshness::Stale, _) | (_, Freshness::Stale) => Freshness::Stale,
+            (Freshness::Aging, _) | (_, Freshness::Aging) => Freshness::Aging,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// Returns when the rows of the key and its parent were last seen, the earlier of the two, in Unix milliseconds.
+    pub(super) fn checked(&self) -> i64 {
+        let own = self.status.checks().checked();
+        self.parent.as_ref().map_or(own, |parent| own.min(parent.checks().checked()))
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.status.is_revoked() || self.parent.as_ref().is_some_and(|parent| parent.is_revoked())
+    }
+
+    /// Tells whether the key was used since the last call.
+    pub(super) fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,81 @@
+//! When something was last seen in the store, and when to look again.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+
+use crate::policy::{CryptoPolicy, Freshness};
+
+/// The history of looking at something. All times are in Unix milliseconds.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    checked: AtomicI64,
+    /// How often in a row looking failed.
+    failures: AtomicU32,
+    /// Not before this is it tried again, unless it must be.
+    next_attempt: AtomicI64,
+    /// Whether somebody is about to look.
+    claimed: AtomicBool,
+    /// Spreads what was seen first at the same time.
+    jitter: u8,
+}
+
+impl Checks {
+    pub(super) fn new(checked: i64, jitter: u8) -> Self {
+        Self {
+            checked: checked.into(),
+            failures: 0.into(),
+            next_attempt: i64::MIN.into(),
+            claimed: false.into(),
+            jitter,
+        }
+    }
+
+    pub(super) fn jitter(&self) -> u8 {
+        self.jitter
+    }
+
+    pub(super) fn checked(&self) -> i64 {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn freshness(&self, policy: &CryptoPolicy, now: i64) -> Freshness {
+        policy.freshness(self.checked(), self.jitter, now)
+    }
+
+    /// Takes note that it was seen as it was at `checked`.
+    pub(super) fn observe(&self, checked: i64) {
+        self.checked.store(checked, Ordering::Release);
+        self.failures.store(0, Ordering::Release);
+        self.defer(i64::MIN);
+    }
+
+    /// Takes note that looking failed at `now`.
+    pub(super) fn note_failure(&self, now: i64) {
+        let failures = self.failures.load(Ordering::Acquire).saturating_add(1);
+        self.failures.store(failures, Ordering::Release);
+        self.defer(now.saturating_add(CryptoPolicy::retry_delay(failures, self.jitter)));
+    }
+
+    /// Has nobody look before `until`, unless it must be.
+    pub(super) fn defer(&self, until: i64) {
+        self.next_attempt.store(until, Ordering::Release);
+        self.unclaim();
+    }
+
+    pub(super) fn may_attempt(&self, now: i64) -> bool {
+        now >= self.next_attempt.load(Ordering::Acquire)
+    }
+
+    /// Tells the first caller, and no other, that it should have it looked at.
+    pub(crate) fn claim(&self, now: i64) -> bool {
+        self.may_attempt(now) && !self.claimed.load(Ordering::Relaxed) && !self.claimed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lets another caller ask.
+    pub(crate) fn unclaim(&self) {
+        self.claimed.store(false, Ordering::Relaxed);
+    }
+}
