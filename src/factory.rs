@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::{Parts, Status, System, Timeouts};
+use crate::audit::{Audit, AuditSettings, TenantHash};
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::{Aead, Aes256Gcm, system_random};
 use crate::envelope::Envelope;
 use crate::error::{BuildError, CloseError, Error};
 use crate::ids::Realm;
+use crate::keys::Keys;
 use crate::kms::KeyManagementService;
-use crate::policy::CryptoPolicy;
-use crate::session::Session;
-use crate::stores::Metastore;
+use crate::metrics::Meters;
+use crate::policy::{CryptoPolicy, RotationCause};
+use crate::session::{Session, Shared};
+use crate::stores::{KeyAdmin, Metastore};
 
 /// Opens sessions of one service and product over one metastore and one key management service.
 ///
@@ -22,16 +25,6 @@ use crate::stores::Metastore;
 #[derive(Clone)]
 pub struct SessionFactory {
     shared: Arc<Shared>,
-}
-
-/// What a factory shares with its sessions.
-pub(crate) struct Shared {
-    pub(crate) system: System,
-    pub(crate) realm: Realm,
-    pub(crate) policy: Arc<CryptoPolicy>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) envelope: Envelope,
-    pub(crate) max_payload: usize,
 }
 
 impl SessionFactory {
@@ -54,6 +47,7 @@ impl SessionFactory {
                 drain: Duration::from_secs(2),
             },
             max_payload: 256 * 1024 * 1024,
+            audit: AuditSettings::default(),
         }
     }
 
@@ -67,9 +61,28 @@ impl SessionFactory {
         if self.shared.system.is_closing() {
             return Err(Error::Closed);
         }
-        let partition = self.shared.realm.partition(partition)?;
-        let core = self.shared.system.sessions.open(partition).await?;
+        let core = match self.shared.system.sessions.find(partition) {
+            Some(core) => core,
+            None => self.shared.system.sessions.open(self.shared.realm.partition(partition)?).await?,
+        };
         Ok(Session::new(core, Arc::clone(&self.shared)))
+    }
+
+    /// Returns what operators do with keys; `store` is the one that the factory was built with.
+    ///
+    /// Encrypting and decrypting never change or delete a key, so the factory itself does not ask for a store that can.
+    #[must_use]
+    pub fn keys(&self, store: impl KeyAdmin) -> Keys {
+        Keys::new(Arc::clone(&self.shared), Arc::new(store))
+    }
+
+    /// Returns what stands for a partition in audit events.
+    ///
+    /// # Errors
+    /// [`Error::Partition`] when the id is not usable.
+    pub fn tenant_hash(&self, partition: &str) -> Result<TenantHash, Error> {
+        let partition = self.shared.realm.partition(partition)?;
+        Ok(self.shared.audit.tenant(partition.intermediate_key()))
     }
 
     /// Refuses new operations, lets those under way finish, wipes all keys and returns when that is done.
@@ -108,6 +121,7 @@ impl fmt::Debug for SessionFactory {
 /// * `drain_timeout` 2 s: warm operations end within microseconds.
 /// * `max_payload` 256 MiB: bounds what one forged record can make the process allocate.
 /// * readable region suffixes: none.
+/// * audit events: [`AuditSettings::default`].
 pub struct SessionFactoryBuilder {
     service: String,
     product: String,
@@ -119,6 +133,7 @@ pub struct SessionFactoryBuilder {
     clock: Arc<dyn Clock>,
     timeouts: Timeouts,
     max_payload: usize,
+    audit: AuditSettings,
 }
 
 impl SessionFactoryBuilder {
@@ -200,7 +215,16 @@ impl SessionFactoryBuilder {
         self
     }
 
+    /// Sets who is told what happens to keys, beside `tracing`.
+    #[must_use]
+    pub fn audit(mut self, settings: AuditSettings) -> Self {
+        self.audit = settings;
+        self
+    }
+
     /// Checks the configuration and starts the factory's actors on threads of their own.
+    ///
+    /// Metrics go to the recorder that is installed by then.
     ///
     /// Works in any executor, or none: a multi-thread or current-thread tokio runtime, actix, or a plain `block_on`.
     ///
@@ -212,6 +236,10 @@ impl SessionFactoryBuilder {
         let kms = self.kms.ok_or(BuildError::Missing("key management service"))?;
         let realm = Realm::new(&self.service, &self.product, metastore.region_suffix(), &self.readable_suffixes)?;
         let (policy, random) = (Arc::new(self.policy), system_random());
+        let causes = RotationCause::ALL.map(RotationCause::as_str);
+        let meters = Arc::new(Meters::new(metastore.kind(), kms.kind(), &causes, &Error::CLASSES));
+        let dropped = meters.audit_dropped.clone();
+        let audit = Arc::new(Audit::start(self.audit, Arc::clone(&self.clock), &random, dropped)?);
         let system = System::start(Parts {
             metastore,
             kms,
@@ -219,11 +247,14 @@ impl SessionFactoryBuilder {
             policy: Arc::clone(&policy),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&random),
+            meters: Arc::clone(&meters),
+            audit: Arc::clone(&audit),
             timeouts: self.timeouts,
         })
         .await?;
         let envelope = Envelope { aead: self.aead, random };
-        let shared = Shared { system, realm, policy, clock: self.clock, envelope, max_payload: self.max_payload };
+        let (clock, max_payload) = (self.clock, self.max_payload);
+        let shared = Shared { system, realm, policy, clock, envelope, max_payload, meters, audit };
         Ok(SessionFactory { shared: Arc::new(shared) })
     }
 }

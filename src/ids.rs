@@ -132,12 +132,13 @@ impl Realm {
     pub(crate) fn partition(&self, id: &str) -> Result<Partition, IdError> {
         check_characters("partition id", id)?;
         let bare = format!("_IK_{id}{}", self.tail);
-        let own = suffixed(bare.clone(), self.suffix.as_deref());
+        let bare_size = bare.len();
+        let own = suffixed(bare, self.suffix.as_deref());
         check_length("partition id", &own)?;
         Ok(Partition {
-            id: id.into(),
-            bare: bare.into(),
             intermediate_key: KeyId::new(&own),
+            id_size: id.len(),
+            bare_size,
             readable_suffixes: Arc::clone(&self.readable_suffixes),
         })
     }
@@ -146,9 +147,10 @@ impl Realm {
 /// A tenant: the unit that an intermediate key belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Partition {
-    id: Arc<str>,
-    bare: Arc<str>,
+    /// `_IK_{partition}_{service}_{product}`, with a region suffix or not.
     intermediate_key: KeyId,
+    id_size: usize,
+    bare_size: usize,
     readable_suffixes: Arc<[String]>,
 }
 
@@ -156,7 +158,25 @@ impl Partition {
     /// Returns the partition id as the application gave it.
     #[must_use]
     pub(crate) fn id(&self) -> &str {
-        &self.id
+        &self.intermediate_key.as_str()["_IK_".len()..][..self.id_size]
+    }
+
+    /// Returns the id of the intermediate key without region suffix.
+    fn bare(&self) -> &str {
+        &self.intermediate_key.as_str()[..self.bare_size]
+    }
+
+    /// Returns the ids of all intermediate keys whose records this partition may read, its own first.
+    pub(crate) fn readable_keys(&self) -> Vec<KeyId> {
+        let bare = KeyId::new(self.bare());
+        let suffixed = self.readable_suffixes.iter().map(|suffix| KeyId::new(&format!("{bare}_{suffix}")));
+        let mut ids: Vec<KeyId> = vec![self.intermediate_key.clone()];
+        for id in std::iter::once(bare.clone()).chain(suffixed) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     /// Returns the id of the intermediate key that new records are written under.
@@ -174,7 +194,7 @@ impl Partition {
         if id == self.intermediate_key.as_str() {
             return true;
         }
-        let Some(rest) = id.strip_prefix(&*self.bare) else { return false };
+        let Some(rest) = id.strip_prefix(self.bare()) else { return false };
         match rest.strip_prefix('_') {
             None => rest.is_empty(),
             Some(suffix) => self.readable_suffixes.iter().any(|allowed| allowed == suffix),

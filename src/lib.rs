@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod actors;
+mod audit;
 mod cache;
 mod clock;
 pub mod crypto;
@@ -8,6 +9,7 @@ mod envelope;
 mod error;
 mod factory;
 mod ids;
+mod keys;
 pub mod kms;
 pub mod memory;
 mod metrics;
@@ -17,12 +19,15 @@ mod session;
 pub mod stores;
 
 pub use actors::Status;
+pub use audit::{AUDIT_TARGET, AuditEvent, AuditRecord, AuditSettings, AuditSink, AuditedKey, TenantHash};
+pub use cache::EvictionPolicy;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{
     BoxError, BuildError, CloseError, CloseFailure, Error, IdError, MemoryError, PolicyError, RandomError, RecordError,
 };
 pub use factory::{SessionFactory, SessionFactoryBuilder};
 pub use ids::{KeyId, KeyKind, KeyMeta};
-pub use policy::{CacheScope, CryptoPolicy, EvictionPolicy};
+pub use keys::Keys;
+pub use policy::{CacheScope, CryptoPolicy, RotationCause};
 pub use record::{DataRowRecord, EnvelopeKeyRecord, TOMBSTONE_CREATED};
 pub use session::{Loader, Session, Storer};

@@ -120,16 +120,42 @@ async fn what_could_not_be_loaded_leaves_nothing_in_the_index() -> TestResult {
 }
 
 #[tokio::test]
-async fn forged_creation_times_leave_nothing_in_the_index() -> TestResult {
+async fn forged_creation_times_cost_few_reads_and_leave_nothing_in_the_index() -> TestResult {
     let world = World::with(|setup| setup.readable = vec!["east".to_owned()]).await?;
     let record = world.encrypt("alice", b"tea").await?;
     let session = world.session("alice").await?;
+    let before = world.calls();
+    let (mut not_found, mut throttled) = (0, 0);
     for created in 0..1000 {
         let parent = support::key("_IK_alice_svc_prod_east", created);
         let forged = DataRowRecord::from_parts(0, record.encrypted_key().to_vec(), parent, record.data().to_vec());
+        match session.decrypt(&forged).await {
+            Err(Error::KeyNotFound { .. }) => not_found += 1,
+            Err(error @ Error::Throttled { .. }) if error.is_transient() => throttled += 1,
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    assert_eq!((not_found, throttled), (64, 936));
+    assert_eq!(world.calls() - before, support::Calls { load_ik: 64, ..support::Calls::NONE });
+    assert_eq!(session.decrypt(&record).await?, b"tea", "what is loaded is not affected");
+    eventually("only the own keys are indexed", || world.factory.status().cached_key_ids == 2).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_forged_key_is_read_once_and_changes_nothing() -> TestResult {
+    let world = World::new().await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    let session = world.session("alice").await?;
+    let parent = support::key(&world.intermediate_key("alice"), 9_999_999_999);
+    let forged = DataRowRecord::from_parts(0, record.encrypted_key().to_vec(), parent, record.data().to_vec());
+    let (rows, before) = (world.store.len(), world.calls());
+    for _ in 0..100 {
         assert!(matches!(session.decrypt(&forged).await, Err(Error::KeyNotFound { .. })));
     }
-    eventually("only the own keys are indexed", || world.factory.status().cached_key_ids == 2).await;
+    assert_eq!(world.calls() - before, support::Calls { load_ik: 1, ..support::Calls::NONE });
+    assert_eq!(world.store.len(), rows);
+    assert_eq!(session.encrypt(b"tea").await?.parent_key(), record.parent_key());
     Ok(())
 }
 

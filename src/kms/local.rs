@@ -120,6 +120,10 @@ impl KeyManagementService for LocalKms {
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         self.wrapper.decrypt_key(encrypted)
     }
+
+    fn kind(&self) -> &'static str {
+        "local"
+    }
 }
 
 impl std::fmt::Debug for LocalKms {

@@ -29,6 +29,11 @@ pub trait KeyManagementService: Send + Sync + 'static {
     /// # Errors
     /// [`KmsError`]; one that says the bytes do not open is [`KmsError::Undecryptable`].
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError>;
+
+    /// Returns the word that stands for this kind of service in the names of metrics, of lowercase letters alone.
+    fn kind(&self) -> &'static str {
+        "custom"
+    }
 }
 
 /// A system key that a key management service is asked to wrap; it stays in locked memory.
@@ -57,5 +62,9 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
 
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         (**self).decrypt_key(encrypted).await
+    }
+
+    fn kind(&self) -> &'static str {
+        (**self).kind()
     }
 }

@@ -50,6 +50,10 @@ impl KeyManagementService for StaticKms {
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         self.wrapper.decrypt_key(encrypted)
     }
+
+    fn kind(&self) -> &'static str {
+        "static"
+    }
 }
 
 impl std::fmt::Debug for StaticKms {

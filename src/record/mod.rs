@@ -78,6 +78,11 @@ impl DataRowRecord {
         Self::from_parts(self.created, self.encrypted_key.clone(), self.parent_key.clone(), data)
     }
 
+    /// Returns the same record with its key wrapped by another intermediate key.
+    pub(crate) fn with_key(&self, encrypted_key: Vec<u8>, parent_key: KeyMeta) -> Self {
+        Self::from_parts(self.created, encrypted_key, parent_key, self.data.clone())
+    }
+
     /// Writes the record as JSON in the canonical shape, in one allocation.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {

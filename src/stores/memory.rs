@@ -83,6 +83,10 @@ impl Metastore for InMemoryMetastore {
     fn region_suffix(&self) -> Option<&str> {
         self.region_suffix.as_deref()
     }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
 }
 
 #[async_trait]

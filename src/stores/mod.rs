@@ -51,6 +51,11 @@ pub trait Metastore: Send + Sync + 'static {
     fn region_suffix(&self) -> Option<&str> {
         None
     }
+
+    /// Returns the word that stands for this kind of store in the names of metrics, of lowercase letters alone.
+    fn kind(&self) -> &'static str {
+        "custom"
+    }
 }
 
 /// What became of an insert.
@@ -133,6 +138,10 @@ impl<M: Metastore + ?Sized> Metastore for Arc<M> {
 
     fn region_suffix(&self) -> Option<&str> {
         (**self).region_suffix()
+    }
+
+    fn kind(&self) -> &'static str {
+        (**self).kind()
     }
 }
 

@@ -151,6 +151,11 @@ impl Metastore for SqliteMetastore {
         let text = record.to_json();
         self.run(STORING, move |table| table.store(&key, &text)).await
     }
+
+    /// `sql`, as the metrics of other implementations have it for all SQL databases.
+    fn kind(&self) -> &'static str {
+        "sql"
+    }
 }
 
 /// Rows whose id is not text, or whose `created` is not stored as `YYYY-MM-DD HH:MM:SS`, have no [`KeyMeta`] and are

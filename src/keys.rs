@@ -1,0 +1,162 @@
+//! What operators do with keys, beside or within a running program.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::actors::Wanted;
+use crate::error::Error;
+use crate::ids::{KeyId, KeyKind, KeyMeta};
+use crate::record::EnvelopeKeyRecord;
+use crate::session::Shared;
+use crate::stores::{KeyAdmin, Revocation};
+
+/// How many rows are asked for at a time.
+const PAGE: usize = 500;
+
+/// Revokes, rotates and destroys keys of a session factory, with effect in it at once.
+///
+/// Other processes, and other factories, notice within their
+/// [`revoke_check_interval`](crate::CryptoPolicy::revoke_check_interval). Cloning shares it.
+///
+/// ```
+/// # use keyward::{SessionFactory, kms::StaticKms, stores::InMemoryMetastore};
+/// # use std::sync::Arc;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Arc::new(InMemoryMetastore::new());
+/// let factory = SessionFactory::builder("my-service", "my-product")
+///     .metastore(Arc::clone(&store))
+///     .kms(StaticKms::new(b"thisIsAStaticMasterKeyForTesting")?)
+///     .build()
+///     .await?;
+/// let session = factory.session("alice").await?;
+/// let before = session.encrypt(b"tea").await?;
+///
+/// let keys = factory.keys(store);
+/// keys.revoke(before.parent_key()).await?;
+/// assert_ne!(session.encrypt(b"tea").await?.parent_key(), before.parent_key());
+/// assert_eq!(session.decrypt(&before).await?, b"tea");
+///
+/// keys.shred("alice").await?;
+/// assert!(session.decrypt(&before).await.is_err());
+/// # factory.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Keys {
+    shared: Arc<Shared>,
+    store: Arc<dyn KeyAdmin>,
+}
+
+impl Keys {
+    pub(crate) fn new(shared: Arc<Shared>, store: Arc<dyn KeyAdmin>) -> Self {
+        Self { shared, store }
+    }
+
+    /// Revokes one version of a key: it encrypts no more, here from this moment on, and decrypts for ever.
+    ///
+    /// Revoking a system key takes the intermediate keys under it out of use.
+    ///
+    /// # Errors
+    /// [`Error::Metastore`], [`Error::Closed`]; nothing is known to have changed then.
+    pub async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, Error> {
+        let (store, wanted) = (Arc::clone(&self.store), key.clone());
+        let outcome = self.operate("revoke a key", async move { store.revoke(&wanted).await }).await?;
+        if outcome != Revocation::NotFound {
+            self.shared.system.keys.revoke(key.clone()).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Revokes all keys of a kind that were created before `created_before` (Unix seconds), and returns which they were.
+    ///
+    /// # Errors
+    /// As for [`revoke`](Self::revoke); keys that come before the one that failed are revoked.
+    pub async fn revoke_before(&self, kind: KeyKind, created_before: i64) -> Result<Vec<KeyMeta>, Error> {
+        let mut revoked = Vec::new();
+        let mut after: Option<KeyMeta> = None;
+        loop {
+            let (store, from) = (Arc::clone(&self.store), after.clone());
+            let page = self.operate("list keys", async move { store.list(from.as_ref(), PAGE).await }).await?;
+            let Some(last) = page.last() else { return Ok(revoked) };
+            after = Some(last.key.clone());
+            for row in page {
+                let is_wanted = row.key.id.kind() == Some(kind) && row.key.created < created_before;
+                if is_wanted && self.revoke(&row.key).await? == Revocation::Revoked {
+                    revoked.push(row.key);
+                }
+            }
+        }
+    }
+
+    /// Makes a new intermediate key for a partition, under which it encrypts from now on.
+    ///
+    /// # Errors
+    /// [`Error::Partition`], or why the key could not be made.
+    pub async fn rotate(&self, partition: &str) -> Result<KeyMeta, Error> {
+        let partition = self.shared.realm.partition(partition)?;
+        self.rotate_key(partition.intermediate_key()).await
+    }
+
+    /// Makes a new system key, under which intermediate keys are made from now on.
+    ///
+    /// Those that there are stay in use for as long as theirs is valid: to replace them too, revoke that.
+    ///
+    /// # Errors
+    /// Why the key could not be made.
+    pub async fn rotate_system_key(&self) -> Result<KeyMeta, Error> {
+        self.rotate_key(self.shared.realm.system_key()).await
+    }
+
+    /// Destroys all keys of a partition for good, and returns which versions there were.
+    ///
+    /// Nothing that was encrypted for it can be decrypted again, but with a copy of the metastore from before. It can have
+    /// no new keys either: every later operation ends in [`Error::Shredded`]. Shredding again is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Partition`], [`Error::Metastore`]: keys may be destroyed or not, and shredding again finds out.
+    pub async fn shred(&self, partition: &str) -> Result<Vec<KeyMeta>, Error> {
+        let partition = self.shared.realm.partition(partition)?;
+        let mut shredded = Vec::new();
+        for id in partition.readable_keys() {
+            let (store, from) = (Arc::clone(&self.store), KeyMeta { id: id.clone(), created: i64::MIN });
+            let page = self.operate("list keys", async move { store.list(Some(&from), 1).await }).await?;
+            let row = page.into_iter().find(|row| row.key.id == id);
+            // Other regions' keys need a tombstone where there are any.
+            if row.is_none() && id != *partition.intermediate_key() {
+                continue;
+            }
+            let parent = row.and_then(|row| row.record.ok()?.parent_key);
+            let none = KeyMeta { id: self.shared.realm.system_key().clone(), created: 0 };
+            let tombstone = EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or(none)));
+            let (store, wanted) = (Arc::clone(&self.store), id.clone());
+            let work = async move { store.shred(&wanted, &tombstone).await };
+            let destroyed = self.operate("shred the keys of a partition", work).await?;
+            self.shared.audit.key_shredded(&id, destroyed.len());
+            self.shared.system.keys.shred(id).await?;
+            shredded.extend(destroyed);
+        }
+        Ok(shredded)
+    }
+
+    async fn rotate_key(&self, id: &KeyId) -> Result<KeyMeta, Error> {
+        let keys = &self.shared.system.keys;
+        let ring = keys.index().lend(id);
+        Ok(keys.get(Arc::clone(&ring), Wanted::Rotated).await?.meta().clone())
+    }
+
+    async fn operate<R: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<R, crate::error::StoreError>> + Send + 'static,
+    ) -> Result<R, Error> {
+        self.shared.system.operate(operation, work).await
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}

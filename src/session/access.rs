@@ -1,0 +1,221 @@
+//! How an operation comes by its key: at once where it is loaded, and else by a message.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{OFFLOAD_ABOVE, Session, Shared, copy};
+use crate::actors::{CachedKey, KeyRing, Verdict, Wanted};
+use crate::error::{BoxError, Error};
+use crate::ids::KeyId;
+use crate::metrics::{Meters, Timed};
+use crate::record::{DataRowRecord, OVERHEAD, RecordView};
+
+/// How many keys that arrive expired are put up with in one operation.
+const LATE_KEYS: u32 = 4;
+
+/// Bytes that JSON text has beside its base64, generously: names, numbers, escaped ids.
+const JSON_FRAME: usize = 16 * 1024;
+
+impl Session {
+    /// Does an operation that began at `now` (Unix milliseconds), times it if it is its turn, and counts if it fails.
+    pub(super) async fn measured<R>(
+        &self,
+        timed: Timed,
+        now: i64,
+        operation: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Error> {
+        let stopwatch = self.shared.meters.begin(timed, now);
+        let result = operation.await;
+        self.shared.meters.end(stopwatch);
+        if let Err(error) = &result {
+            self.note(timed, error);
+        }
+        result
+    }
+
+    #[cold]
+    fn note(&self, timed: Timed, error: &Error) {
+        let class = error.class();
+        self.shared.meters.count_error(class);
+        let is_refusal = matches!(
+            error,
+            Error::Undecryptable
+                | Error::WrongPartition
+                | Error::KeyNotFound { .. }
+                | Error::Shredded { .. }
+                | Error::Throttled { .. }
+        );
+        if matches!(timed, Timed::Decrypt) && is_refusal {
+            self.shared.audit.decrypt_refused(self.core.ring().id(), class);
+        }
+    }
+
+    /// Makes the error of an application's loader or storer, and counts it.
+    pub(super) fn failed(&self, operation: &'static str, source: BoxError) -> Error {
+        let error = Error::Persistence { operation, source: source.into() };
+        self.shared.meters.count_error(error.class());
+        error
+    }
+
+    /// Decrypts a record.
+    pub(super) async fn open(&self, record: &DataRowRecord, now: i64) -> Result<Vec<u8>, Error> {
+        self.check_size(record.data().len(), self.shared.max_payload.saturating_add(OVERHEAD))?;
+        let (id, created) = (record.parent_key().id.as_str(), record.parent_key().created);
+        if record.data().len() > OFFLOAD_ABOVE {
+            let key = self.with_version(id, created, now, |_, key| Ok(Arc::clone(key))).await?;
+            let mut data = copy(record.data()).await;
+            let record = record.with_data(std::mem::take(&mut data));
+            return self.offload(key, move |shared, key| shared.envelope.open(key.key(), &record)).await;
+        }
+        self.with_version(id, created, now, |shared, key| shared.envelope.open(key.key(), record)).await
+    }
+
+    /// Decrypts the JSON text of a record.
+    pub(super) async fn open_json(&self, json: &[u8], now: i64) -> Result<Vec<u8>, Error> {
+        let limit = self.shared.max_payload.saturating_add(OVERHEAD).div_ceil(3).saturating_mul(4);
+        self.check_size(json.len(), limit.saturating_add(JSON_FRAME))?;
+        if json.len() > OFFLOAD_ABOVE {
+            let json = copy(json).await;
+            let parse = move || DataRowRecord::from_json(&json);
+            return self.open(&self.blocking(parse).await??, now).await;
+        }
+        if let Some(view) = RecordView::parse(json) {
+            self.check_size(view.data_size(), self.shared.max_payload.saturating_add(OVERHEAD))?;
+            let open = |shared: &Shared, key: &Arc<CachedKey>| shared.envelope.open_view(key.key(), &view);
+            let opened = self.with_version(view.parent_id, view.parent_created, now, open).await;
+            // What looks canonical and is not base64 may have escapes or more fields where the view sees data.
+            if !matches!(opened, Err(Error::Record(_))) {
+                return opened;
+            }
+        }
+        self.open(&DataRowRecord::from_json(json)?, now).await
+    }
+
+    /// Runs `work` with the newest valid key: at once if it is loaded, and else when it is.
+    pub(super) async fn with_latest<R>(
+        &self,
+        now: i64,
+        work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let ring = self.core.ring();
+        let mut work = Some(work);
+        let mut run = |key: &Arc<CachedKey>| {
+            let work = work.take().expect("either the loaded key or the one waited for is used");
+            self.finish(key, work(&self.shared, key))
+        };
+        let warm = ring.with_latest(&self.shared.policy, now, |key, verdict| {
+            Meters::hit(Timed::Encrypt);
+            if verdict != Verdict::Usable {
+                self.look_ahead(ring, key, verdict, now);
+            }
+            run(key)
+        });
+        match warm {
+            Some(result) => result,
+            None => run(&self.wait_for_latest().await?),
+        }
+    }
+
+    /// Has a key that may encrypt looked at, or replaced, before it may not any more.
+    #[cold]
+    fn look_ahead(&self, ring: &Arc<KeyRing>, key: &CachedKey, verdict: Verdict, now: i64) {
+        if verdict == Verdict::Overdue {
+            self.shared.meters.stale.increment(1);
+        }
+        if key.checks().claim(now) && !self.shared.system.keys.look(Arc::clone(ring), Wanted::Ahead) {
+            key.checks().unclaim();
+        }
+    }
+
+    /// Waits for a key that is valid when it arrives: one that is slow to be stored may have expired by then.
+    async fn wait_for_latest(&self) -> Result<Arc<CachedKey>, Error> {
+        let ring = self.core.ring();
+        for _ in 0..LATE_KEYS {
+            let key = self.shared.system.keys.get(Arc::clone(ring), Wanted::Latest).await?;
+            match key.verdict(&self.shared.policy, self.shared.now()) {
+                Verdict::Invalid => {}
+                Verdict::Overdue => {
+                    self.shared.meters.stale.increment(1);
+                    return Ok(key);
+                }
+                _ => return Ok(key),
+            }
+        }
+        Err(Error::KeyContention { id: ring.id().to_string(), attempts: LATE_KEYS })
+    }
+
+    pub(super) async fn latest(&self, now: i64) -> Result<Arc<CachedKey>, Error> {
+        self.with_latest(now, |_, key| Ok(Arc::clone(key))).await
+    }
+
+    /// Runs `work` with one version of a key that this partition may read.
+    pub(super) async fn with_version<R>(
+        &self,
+        id: &str,
+        created: i64,
+        now: i64,
+        work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let own = self.core.ring();
+        if id == own.id().as_str() {
+            return self.with_version_of(own, created, now, work).await;
+        }
+        if !self.core.partition().may_read(id) {
+            return Err(Error::WrongPartition);
+        }
+        let ring = self.shared.system.keys.index().lend(&KeyId::new(id));
+        self.with_version_of(&ring, created, now, work).await
+    }
+
+    async fn with_version_of<R>(
+        &self,
+        ring: &Arc<KeyRing>,
+        created: i64,
+        now: i64,
+        work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let keys = &self.shared.system.keys;
+        let mut work = Some(work);
+        let mut run = |key: &Arc<CachedKey>| {
+            let work = work.take().expect("either the loaded key or the one waited for is used");
+            self.finish(key, work(&self.shared, key))
+        };
+        let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_aging| {
+            Meters::hit(Timed::Decrypt);
+            let wanted = Wanted::Confirmed(created);
+            if is_aging && ring.checks().claim(now) && !keys.look(Arc::clone(ring), wanted) {
+                ring.checks().unclaim();
+            }
+            run(key)
+        });
+        if let Some(result) = warm {
+            return result;
+        }
+        match keys.get(Arc::clone(ring), Wanted::Confirmed(created)).await {
+            Ok(key) => run(&key),
+            // The store is slow to confirm a key that is loaded; nothing says that it was destroyed.
+            Err(error @ Error::Timeout { .. }) => ring.with_version(created, run).unwrap_or(Err(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for a key that was not resident to be made so, now that it was used.
+    pub(super) fn finish<R>(&self, key: &CachedKey, result: Result<R, Error>) -> Result<R, Error> {
+        if key.key().take_used_cold() {
+            self.shared.system.promote(key.key());
+        }
+        result
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) || self.shared.system.is_closing() {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_size(&self, size: usize, limit: usize) -> Result<(), Error> {
+        self.check_open()?;
+        if size > limit { Err(Error::TooLarge { size, limit }) } else { Ok(()) }
+    }
+}
