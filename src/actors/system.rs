@@ -78,6 +78,10 @@ pub struct Status {
     pub cached_key_ids: usize,
     /// Key versions that the cache holds.
     pub cached_keys: usize,
+    /// Keys in use that are dated further in the future than
+    /// [`clock_skew_tolerance`](CryptoPolicy::clock_skew_tolerance): some writer's clock is wrong, and such a key is replaced
+    /// late.
+    pub keys_dated_ahead: usize,
     /// System and intermediate keys in memory, resident or sealed.
     pub live_keys: usize,
     /// The locked memory, which all factories of the process share.
@@ -171,6 +175,7 @@ impl System {
             open_sessions: self.sessions.open_sessions(),
             cached_key_ids,
             cached_keys,
+            keys_dated_ahead: self.keys.dated_ahead(),
             live_keys: self.guard.vault().live(),
             memory: self.guard.vault().status(),
         }
