@@ -10,11 +10,12 @@ use support::{Call, Calls, DAY, Fault, HOUR, MINUTE, SECOND, START, TestResult, 
 /// When a fresh world makes its first keys: the full minute before its clock.
 const FIRST: i64 = START - 5;
 
-/// Returns when what was begun in the background before is done: what comes after it on the same road is.
+/// Returns when what was asked for in the background before is done.
 async fn settle(factory: &SessionFactory, number: i64) {
     let session = factory.session(&format!("settle {number}")).await.expect("the id is usable");
-    // It fails where the store is away.
+    // The request comes after that on the same road. It fails where the store is away.
     let _ = session.encrypt(b"").await;
+    eventually("all loads have ended", || factory.status().loads_in_flight == 0).await;
 }
 
 #[tokio::test]

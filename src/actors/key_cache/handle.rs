@@ -1,6 +1,7 @@
 //! The handle of the key cache, and what it is asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{ArbiterHandle, Message};
@@ -23,6 +24,7 @@ pub(crate) struct KeyCache {
     index: Arc<KeyIndex>,
     policy: Arc<CryptoPolicy>,
     clock: Arc<dyn Clock>,
+    in_flight: Arc<AtomicUsize>,
     deadline: Duration,
 }
 
@@ -30,9 +32,9 @@ impl KeyCache {
     /// Starts the cache. What it publishes outlives it: a cache that dies is replaced by one that knows the same keys.
     pub(in crate::actors) fn start(arbiter: &ArbiterHandle, loader: Loader, deadline: Duration) -> Self {
         let (index, policy) = (Arc::clone(&loader.index), Arc::clone(&loader.policy));
-        let clock = Arc::clone(&loader.clock);
+        let (clock, in_flight) = (Arc::clone(&loader.clock), Arc::clone(&loader.in_flight));
         let mailbox = Mailbox::start("key cache", arbiter, CAPACITY, move || KeyCacheActor::new(loader.clone()));
-        Self { mailbox, index, policy, clock, deadline }
+        Self { mailbox, index, policy, clock, in_flight, deadline }
     }
 
     /// Returns what is wanted of `ring`, loading or making it if need be.
@@ -83,6 +85,11 @@ impl KeyCache {
     /// Returns how many ids and how many versions are cached.
     pub(in crate::actors) fn size(&self) -> (usize, usize) {
         self.index.size()
+    }
+
+    /// Returns how many loads are under way.
+    pub(in crate::actors) fn loads(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Returns how many keys that encrypt are dated further in the future than clocks may differ.
