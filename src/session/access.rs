@@ -122,8 +122,10 @@ impl Session {
         if verdict == Verdict::Overdue {
             self.shared.meters.stale.increment(1);
         }
-        if key.checks().claim(now) && !self.shared.system.keys.look(Arc::clone(ring), Wanted::Ahead) {
-            key.checks().unclaim();
+        if let Some(claim) = key.claim(&self.shared.policy, now)
+            && !self.shared.system.keys.look(Arc::clone(ring), Wanted::Ahead)
+        {
+            claim.give_back();
         }
     }
 

@@ -170,6 +170,9 @@ impl KeyCacheActor {
                 let is_intermediate = ring.id().kind() != Some(KeyKind::System);
                 if wanted.is_newest() {
                     known.checks().note_failure(now);
+                    if let Some(parent) = known.parent() {
+                        parent.checks().unclaim();
+                    }
                     let verdict = known.verdict(&self.loader.policy, now);
                     if wanted != Wanted::Rotated && verdict == Verdict::Overdue {
                         return Ok(known);

@@ -24,6 +24,15 @@ pub(crate) enum Verdict {
     Invalid,
 }
 
+/// What a caller who is to have a key looked at gives back when it could not ask for that.
+pub(crate) struct Claim<'a>(&'a Checks);
+
+impl Claim<'_> {
+    pub(crate) fn give_back(self) {
+        self.0.unclaim();
+    }
+}
+
 /// One version of a key, loaded.
 #[derive(Debug)]
 pub(crate) struct CachedKey {
@@ -72,8 +81,18 @@ impl CachedKey {
     }
 
     /// Returns when its row was looked at and is to be again.
-    pub(crate) fn checks(&self) -> &Checks {
+    pub(super) fn checks(&self) -> &Checks {
         self.status.checks()
+    }
+
+    /// Tells the first caller, and no other, that it should have the key looked at or replaced.
+    ///
+    /// Where the system key alone is to be looked at, one caller does so for all keys under it.
+    pub(crate) fn claim(&self, policy: &CryptoPolicy, now: i64) -> Option<Claim<'_>> {
+        let is_own = self.checks().freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
+        let parent = self.parent.as_ref().filter(|_| !is_own);
+        let checks = parent.map_or(self.checks(), |parent| parent.checks());
+        checks.claim(now).then_some(Claim(checks))
     }
 
     pub(super) fn parent(&self) -> Option<&Arc<KeyStatus>> {
