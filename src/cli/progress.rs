@@ -51,6 +51,11 @@ impl Progress {
         self.bar.suspend(print);
     }
 
+    /// Takes the bar off the screen.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Counts bytes, or things, that were done.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bar.inc(bytes as u64);
@@ -82,6 +87,6 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.clear();
     }
 }

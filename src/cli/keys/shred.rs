@@ -42,7 +42,7 @@ pub(super) fn run(config: &Config, options: &Shred, ending: &Ending) -> Result<(
         Ok((store, rows))
     })?;
     if !options.execute {
-        return print(&would_destroy(&id, &rows));
+        return print(&format!("{}\nNothing was changed; --execute destroys them.\n", would_destroy(&id, &rows)));
     }
     if !is_confirmed {
         ask(&options.partition, &id, &rows)?;
@@ -124,7 +124,7 @@ fn would_destroy(id: &KeyId, rows: &[KeyRow]) -> String {
         ([], _) => format!("Key {} is shredded; nothing is left to destroy.\n", printable(id.as_str())),
         (keys, _) => table(keys, "would be destroyed"),
     };
-    format!("{what}\n{BACKUPS}\n\nNothing was changed; --execute destroys them.\n")
+    format!("{what}\n{BACKUPS}\n")
 }
 
 fn has_destroyed(id: &KeyId, keys: &[KeyMeta]) -> String {

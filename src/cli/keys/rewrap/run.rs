@@ -146,6 +146,7 @@ impl<'a> Job<'a> {
                 Err(Fault::Stop(failure)) => return Err(failure),
             }
         }
+        self.lines.progress.clear();
         Ok(())
     }
 
