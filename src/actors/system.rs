@@ -78,6 +78,12 @@ pub struct Status {
     pub cached_key_ids: usize,
     /// Key versions that the cache holds.
     pub cached_keys: usize,
+    /// Keys that are being loaded or made.
+    pub loads_in_flight: usize,
+    /// Keys in use that are dated further in the future than
+    /// [`clock_skew_tolerance`](CryptoPolicy::clock_skew_tolerance): some writer's clock is wrong, and such a key is replaced
+    /// late.
+    pub keys_dated_ahead: usize,
     /// System and intermediate keys in memory, resident or sealed.
     pub live_keys: usize,
     /// The locked memory, which all factories of the process share.
@@ -171,6 +177,8 @@ impl System {
             open_sessions: self.sessions.open_sessions(),
             cached_key_ids,
             cached_keys,
+            loads_in_flight: self.keys.loads(),
+            keys_dated_ahead: self.keys.dated_ahead(),
             live_keys: self.guard.vault().live(),
             memory: self.guard.vault().status(),
         }
@@ -214,6 +222,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
             guard: guard.clone(),
             index: Arc::clone(&index),
             outlawed: Arc::default(),
+            in_flight: Arc::default(),
             realm,
             policy: Arc::clone(&policy),
             clock: Arc::clone(&clock),

@@ -199,7 +199,8 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Returns the rows of a key id, oldest first.
     pub(crate) fn rows(&self, id: &str) -> Vec<EnvelopeKeyRecord> {
-        lock(&self.rows).iter().filter(|(key, _)| key.id.as_str() == id).map(|(_, row)| row.clone()).collect()
+        let all = key(id, i64::MIN)..=key(id, i64::MAX);
+        lock(&self.rows).range(all).map(|(_, row)| row.clone()).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

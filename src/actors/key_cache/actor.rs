@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
@@ -84,7 +85,7 @@ impl KeyCacheActor {
         // A task of its own: a panic in an application's store or service ends this load and nothing else.
         let task = actix::spawn(load);
         self.loads.insert(id, Load { waiting: Vec::new(), task: task.abort_handle(), is_stranger });
-        self.loader.meters.loads.set(self.loads.len() as f64);
+        self.publish_loads();
         context.spawn(task.into_actor(self).map(move |result, actor, _| {
             let result = result.unwrap_or(Err(Error::Restarted { component: "key load" }));
             actor.finish_load(&ring, wanted, result);
@@ -93,9 +94,14 @@ impl KeyCacheActor {
         }));
     }
 
+    fn publish_loads(&self) {
+        self.loader.in_flight.store(self.loads.len(), Ordering::Relaxed);
+        self.loader.meters.loads.set(self.loads.len() as f64);
+    }
+
     fn finish_load(&mut self, ring: &Arc<KeyRing>, wanted: Wanted, result: Result<Arc<CachedKey>, Error>) {
         let Some(load) = self.loads.remove(&(ring.serial(), wanted.load())) else { return };
-        self.loader.meters.loads.set(self.loads.len() as f64);
+        self.publish_loads();
         if let (true, Wanted::Exact(created)) = (load.is_stranger, wanted.load()) {
             let (key, now) = (KeyMeta { id: ring.id().clone(), created }, self.loader.now());
             match &result {
@@ -320,6 +326,7 @@ impl Handler<Close> for KeyCacheActor {
                 let _ = waiting.send(Err(Error::Closed));
             }
         }
+        self.publish_loads();
         self.system_keys.clear();
         self.intermediate_keys.clear();
     }

@@ -1,6 +1,7 @@
 //! The handle of the key cache, and what it is asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{ArbiterHandle, Message};
@@ -8,8 +9,10 @@ use actix::{ArbiterHandle, Message};
 use super::actor::KeyCacheActor;
 use super::{CachedKey, KeyIndex, KeyRing, Loader, Wanted};
 use crate::actors::Mailbox;
+use crate::clock::{Clock, unix_millis};
 use crate::error::Error;
 use crate::ids::{KeyId, KeyMeta};
+use crate::policy::CryptoPolicy;
 
 /// Room for callers who miss at once; more wait their turn, and none waits longer than its deadline.
 const CAPACITY: usize = 1024;
@@ -19,15 +22,19 @@ const CAPACITY: usize = 1024;
 pub(crate) struct KeyCache {
     mailbox: Mailbox<KeyCacheActor>,
     index: Arc<KeyIndex>,
+    policy: Arc<CryptoPolicy>,
+    clock: Arc<dyn Clock>,
+    in_flight: Arc<AtomicUsize>,
     deadline: Duration,
 }
 
 impl KeyCache {
     /// Starts the cache. What it publishes outlives it: a cache that dies is replaced by one that knows the same keys.
     pub(in crate::actors) fn start(arbiter: &ArbiterHandle, loader: Loader, deadline: Duration) -> Self {
-        let index = Arc::clone(&loader.index);
+        let (index, policy) = (Arc::clone(&loader.index), Arc::clone(&loader.policy));
+        let (clock, in_flight) = (Arc::clone(&loader.clock), Arc::clone(&loader.in_flight));
         let mailbox = Mailbox::start("key cache", arbiter, CAPACITY, move || KeyCacheActor::new(loader.clone()));
-        Self { mailbox, index, deadline }
+        Self { mailbox, index, policy, clock, in_flight, deadline }
     }
 
     /// Returns what is wanted of `ring`, loading or making it if need be.
@@ -78,6 +85,19 @@ impl KeyCache {
     /// Returns how many ids and how many versions are cached.
     pub(in crate::actors) fn size(&self) -> (usize, usize) {
         self.index.size()
+    }
+
+    /// Returns how many loads are under way.
+    pub(in crate::actors) fn loads(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many keys that encrypt are dated further in the future than clocks may differ.
+    pub(in crate::actors) fn dated_ahead(&self) -> usize {
+        let now = unix_millis(self.clock.now());
+        let rings = self.index.all();
+        let newest = rings.iter().filter_map(|ring| ring.latest());
+        newest.filter(|key| self.policy.is_skewed(key.meta().created, now)).count()
     }
 
     pub(in crate::actors) fn sent(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! does. A parent is always the one that the row names.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use actix::Addr;
 
@@ -37,6 +38,8 @@ pub(crate) struct Loader {
     pub(crate) guard: Guard,
     pub(crate) index: Arc<KeyIndex>,
     pub(crate) outlawed: Arc<Outlawed>,
+    /// Loads under way.
+    pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) realm: Realm,
     pub(crate) policy: Arc<CryptoPolicy>,
     pub(crate) clock: Arc<dyn Clock>,

@@ -123,6 +123,7 @@ impl Stage {
             guard: guard.clone(),
             index,
             outlawed: Arc::default(),
+            in_flight: Arc::default(),
             realm,
             policy: Arc::new(CryptoPolicy::default()),
             clock,
