@@ -71,6 +71,7 @@ pub(crate) struct KeyMeters {
     pub(crate) cache: CacheMeters,
     pub(crate) age: Gauge,
     pub(crate) check_age: Gauge,
+    pub(crate) versions: Gauge,
     pub(crate) wraps: Gauge,
     rotations: Vec<(&'static str, Counter)>,
 }
@@ -82,6 +83,7 @@ impl KeyMeters {
             cache: CacheMeters::new(cache),
             age: gauge!(keys::AGE, "kind" => kind),
             check_age: gauge!(keys::CHECK_AGE, "kind" => kind),
+            versions: gauge!(keys::VERSIONS, "kind" => kind),
             wraps: gauge!(keys::WRAPS, "kind" => kind),
             rotations: causes.iter().map(rotations).collect(),
         }

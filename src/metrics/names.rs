@@ -30,6 +30,7 @@ pub(super) mod keys {
     pub(in super::super) const REFRESH_FAILURES: &str = "keyward_refresh_failures_total";
     pub(in super::super) const AGE: &str = "keyward_key_age_seconds";
     pub(in super::super) const CHECK_AGE: &str = "keyward_key_check_age_seconds";
+    pub(in super::super) const VERSIONS: &str = "keyward_key_versions";
     pub(in super::super) const WRAPS: &str = "keyward_key_wraps";
     pub(in super::super) const ROTATIONS: &str = "keyward_rotations_total";
     pub(in super::super) const SKEWED: &str = "keyward_keys_dated_ahead";
@@ -41,7 +42,7 @@ pub(super) mod keys {
 
 /// Returns the gauge of messages that an actor was sent and has not answered.
 pub(crate) fn mailbox_pending(actor: &str) -> Gauge {
-    gauge!(keys::MAILBOX, "actor" => actor.replace(' ', "_"))
+    gauge!(keys::MAILBOX, "actor" => actor.replace(' ', "_").to_lowercase())
 }
 
 /// Tells the recorder what the names mean; what a store or key management service is called is part of some.
@@ -73,6 +74,7 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "Time since the least recently checked key that encrypts was checked"
     );
+    describe_gauge!(keys::VERSIONS, "Cached versions of keys, those that only decrypt included");
     describe_gauge!(keys::WRAPS, "Keys that the busiest key has encrypted, about");
     describe_counter!(keys::ROTATIONS, "Keys that were made, by cause");
     describe_gauge!(keys::SKEWED, "Cached keys that are dated further in the future than clocks may differ");

@@ -213,6 +213,7 @@ impl KeyCacheActor {
                 wraps = wraps.max(key.wraps().get());
                 skewed += u32::from(policy.is_skewed(created, now));
             }
+            meters.versions.set(versions.keys().count() as f64);
             meters.age.set(age);
             meters.check_age.set(check_age);
             meters.wraps.set(wraps as f64);

@@ -1,0 +1,243 @@
+//! What operators do with keys: at once in the process that they do it in, within the check interval in others.
+
+mod support;
+
+use std::sync::Arc;
+
+use keyward::stores::Revocation;
+use keyward::{CacheScope, CryptoPolicy, DataRowRecord, Error, KeyKind, Keys, SessionFactory};
+use support::{Calls, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, key};
+
+/// When a fresh world makes its first keys: the full minute before its clock.
+const FIRST: i64 = START - 5;
+
+fn keys_of(world: &World, factory: &SessionFactory) -> Keys {
+    factory.keys(Arc::clone(&world.store))
+}
+
+/// Caches of every kind, for what must not depend on them.
+fn caches() -> [fn(&mut CryptoPolicy); 4] {
+    [
+        |_| (),
+        |policy| policy.intermediate_key_cache_scope = CacheScope::Session,
+        |policy| policy.cache_sessions = true,
+        |policy| {
+            policy.cache_intermediate_keys = false;
+            policy.cache_system_keys = false;
+        },
+    ]
+}
+
+#[tokio::test]
+async fn a_revocation_takes_effect_here_at_once_and_elsewhere_within_the_interval() -> TestResult {
+    for change in caches() {
+        for system in [false, true] {
+            let world = World::with_policy(change).await?;
+            let other = world.another().await?;
+            let (here, there) = (world.session("alice").await?, other.session("alice").await?);
+            let first = here.encrypt(b"tea").await?;
+            assert_eq!(there.encrypt(b"tea").await?.parent_key(), first.parent_key());
+            let id = if system { world.system_key() } else { world.intermediate_key("alice") };
+            let keys = keys_of(&world, &world.factory);
+            assert_eq!(keys.revoke(&key(&id, FIRST)).await?, Revocation::Revoked);
+            assert_eq!(keys.revoke(&key(&id, FIRST)).await?, Revocation::AlreadyRevoked);
+            assert_eq!(keys.revoke(&key(&id, 1)).await?, Revocation::NotFound);
+            assert_ne!(here.encrypt(b"tea").await?.parent_key(), first.parent_key());
+            world.advance(HOUR + SECOND);
+            assert_ne!(there.encrypt(b"tea").await?.parent_key(), first.parent_key());
+            assert_eq!(here.decrypt(&first).await?, b"tea");
+            assert_eq!(there.decrypt(&first).await?, b"tea");
+            drop((here, there));
+            other.close().await?;
+            world.close().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_of_a_kind_are_revoked_up_to_a_date() -> TestResult {
+    let world = World::new().await?;
+    for partition in ["alice", "bob"] {
+        world.encrypt(partition, b"tea").await?;
+    }
+    world.advance(10 * MINUTE);
+    let late = world.encrypt("carol", b"tea").await?;
+    let keys = keys_of(&world, &world.factory);
+    let mut revoked = keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?;
+    revoked.sort();
+    let expected = ["alice", "bob"].map(|partition| key(&world.intermediate_key(partition), FIRST));
+    assert_eq!(revoked, expected);
+    assert!(keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?.is_empty());
+    assert_ne!(world.encrypt("alice", b"tea").await?.parent_key().created, FIRST);
+    assert_eq!(world.encrypt("carol", b"tea").await?.parent_key(), late.parent_key());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_revocation_that_meets_a_load_on_its_way_is_not_lost() -> TestResult {
+    let mut world = World::new().await?;
+    let first = world.encrypt("alice", b"tea").await?;
+    world.restart().await?;
+    let answer = world.store.control.delay_answers(&world.intermediate_key("alice"));
+    let session = world.session("alice").await?;
+    let mut loading = Box::pin(session.encrypt(b"tea"));
+    assert!(support::poll_once(loading.as_mut()).is_pending());
+    answer.arrivals(1).await;
+    // The store has answered that the key is valid; the answer is on its way.
+    assert_eq!(keys_of(&world, &world.factory).revoke(first.parent_key()).await?, Revocation::Revoked);
+    answer.open();
+    assert_ne!(loading.await?.parent_key(), first.parent_key());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rotation_makes_a_new_key_now() -> TestResult {
+    let world = World::new().await?;
+    let other = world.another().await?;
+    let (here, there) = (world.session("alice").await?, other.session("alice").await?);
+    let first = here.encrypt(b"tea").await?;
+    there.encrypt(b"tea").await?;
+    let keys = keys_of(&world, &world.factory);
+    let made = keys.rotate("alice").await?;
+    assert_eq!(made, key(&world.intermediate_key("alice"), FIRST + 1), "in the same minute, and later");
+    assert_eq!(*here.encrypt(b"tea").await?.parent_key(), made);
+    world.advance(HOUR + SECOND);
+    assert_eq!(*there.encrypt(b"tea").await?.parent_key(), made);
+    assert_eq!(here.decrypt(&first).await?, b"tea");
+
+    let system = keys.rotate_system_key().await?;
+    assert_eq!(*here.encrypt(b"tea").await?.parent_key(), made, "what is valid stays");
+    let next = keys.rotate("alice").await?;
+    assert_eq!(world.store.latest(next.id.as_str()).parent_key, Some(system));
+    assert!(matches!(keys.rotate("").await, Err(Error::Partition(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shredded_partition_is_gone_here_at_once_and_elsewhere_within_the_interval() -> TestResult {
+    for change in caches() {
+        let world = World::with_policy(change).await?;
+        let other = world.another().await?;
+        let (here, there) = (world.session("alice").await?, other.session("alice").await?);
+        let first = here.encrypt(b"tea").await?;
+        let of_bob = world.encrypt("bob", b"tea").await?;
+        assert_eq!(there.decrypt(&first).await?, b"tea");
+        let keys = keys_of(&world, &world.factory);
+        keys.rotate("alice").await?;
+        let destroyed = keys.shred("alice").await?;
+        assert_eq!(destroyed.len(), 2);
+        assert!(matches!(here.decrypt(&first).await, Err(Error::Shredded { .. })));
+        assert!(matches!(here.encrypt(b"tea").await, Err(Error::Shredded { .. })));
+        assert!(matches!(world.encrypt("alice", b"tea").await, Err(Error::Shredded { .. })));
+        world.advance(HOUR + SECOND);
+        // A process that decrypts and nothing else notices too.
+        let refused = there.decrypt(&first).await;
+        assert!(matches!(refused, Err(Error::Shredded { .. } | Error::KeyNotFound { .. })), "{refused:?}");
+        assert!(matches!(there.encrypt(b"tea").await, Err(Error::Shredded { .. })));
+        let rows = world.store.rows(&world.intermediate_key("alice"));
+        assert!(matches!(&rows[..], [tombstone] if tombstone.is_tombstone()));
+        assert!(keys.shred("alice").await?.is_empty(), "shredding again is harmless");
+        assert_eq!(world.decrypt("bob", &of_bob).await?, b"tea");
+        drop((here, there));
+        other.close().await?;
+        world.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_encrypt_under_way_does_not_bring_a_shredded_partition_back() -> TestResult {
+    let world = World::new().await?;
+    let outcome = world.store.control.block(&world.intermediate_key("alice"));
+    let session = world.session("alice").await?;
+    let mut first = Box::pin(session.encrypt(b"tea"));
+    assert!(support::poll_once(first.as_mut()).is_pending());
+    outcome.arrivals(1).await;
+    let destroyed = keys_of(&world, &world.factory).shred("alice").await?;
+    assert!(destroyed.is_empty(), "there was nothing yet");
+    outcome.open();
+    assert!(matches!(first.await, Err(Error::Shredded { .. })));
+    let rows = world.store.rows(&world.intermediate_key("alice"));
+    assert!(matches!(&rows[..], [tombstone] if tombstone.is_tombstone()), "{rows:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_stops_no_decrypt_and_is_not_asked_every_time() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let record = session.encrypt(b"tea").await?;
+    world.store.control.fail(usize::MAX, None, None, Fault::Transient);
+    world.advance(3 * HOUR);
+    let (outcome, calls) = world
+        .counting(async {
+            for _ in 0..100 {
+                assert_eq!(session.decrypt(&record).await?, b"tea");
+            }
+            TestResult::Ok(())
+        })
+        .await;
+    outcome?;
+    assert_eq!(calls, Calls { load_ik: 1, ..Calls::NONE });
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_only_decrypts_looks_once_an_interval_ahead_of_time() -> TestResult {
+    let world = World::new().await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    let reader = world.another().await?;
+    let session = reader.session("alice").await?;
+    session.decrypt(&record).await?;
+    let before = world.calls();
+    for _ in 0..6 {
+        // Past the ageing of any jitter, within the interval.
+        world.advance(HOUR);
+        for _ in 0..10 {
+            session.decrypt(&record).await?;
+        }
+        support::eventually("the look has ended", || reader.status().loads_in_flight == 0).await;
+        support::eventually("the key was looked at", || (world.calls() - before).load_ik > 0).await;
+    }
+    let calls = world.calls() - before;
+    assert!((3..=6).contains(&calls.load_ik) && calls.load_sk == 0 && calls.latest_ik == 0, "{calls:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_is_rewrapped_under_the_newest_key_and_its_payload_stays() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let old = session.encrypt(b"tea").await?;
+    assert_eq!(session.rewrap(&old).await?, None, "it is under the newest key");
+    let made = keys_of(&world, &world.factory).rotate("alice").await?;
+    let new = session.rewrap(&old).await?.ok_or("a new record")?;
+    assert_eq!((new.parent_key(), new.created(), new.data()), (&made, old.created(), old.data()));
+    assert_ne!(new.encrypted_key(), old.encrypted_key());
+    assert_eq!(session.rewrap(&new).await?, None);
+    world.store.remove(old.parent_key().id.as_str(), old.parent_key().created);
+    let fresh = world.another().await?;
+    let elsewhere = fresh.session("alice").await?;
+    assert_eq!(elsewhere.decrypt(&new).await?, b"tea");
+    assert!(matches!(elsewhere.decrypt(&old).await, Err(Error::KeyNotFound { .. })));
+    let bob = world.session("bob").await?;
+    assert!(matches!(bob.rewrap(&old).await, Err(Error::WrongPartition)));
+    let forged = DataRowRecord::from_parts(0, vec![0; 60], old.parent_key().clone(), old.data().to_vec());
+    assert!(matches!(session.rewrap(&forged).await, Err(Error::Undecryptable)));
+    session.close().await?;
+    assert!(matches!(session.rewrap(&old).await, Err(Error::Closed)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn operating_on_a_closed_factory_is_refused() -> TestResult {
+    let world = World::new().await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    let keys = keys_of(&world, &world.factory);
+    world.close().await?;
+    assert!(matches!(keys.revoke(record.parent_key()).await, Err(Error::Closed)));
+    assert!(matches!(keys.rotate("alice").await, Err(Error::Closed)));
+    assert!(matches!(keys.shred("alice").await, Err(Error::Closed)));
+    Ok(())
+}
