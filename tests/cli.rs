@@ -2,17 +2,17 @@
 
 #![cfg(all(feature = "cli", feature = "sqlite"))]
 
+mod cli_support;
+
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io::Write;
+use std::process::Stdio;
 use std::thread;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-type TestResult = Result<(), Box<dyn Error>>;
+use cli_support::{TestResult, World, file_of};
 
 const FORMATS: [&str; 3] = ["json", "base64", "binary"];
 const MASTER_KEY: &str = "746869734973415374617469634d61737465724b6579466f7254657374696e67";
@@ -199,7 +199,7 @@ fn more_is_logged_when_asked_for() -> TestResult {
     let world = World::new()?;
     let verbose = world.command(&["encrypt", "--partition", "alice", "-v"]).env("KEYWARD_LOG", "off").output()?;
     let log = String::from_utf8(verbose.stderr)?;
-    assert!(log.contains("made a system key") && !log.contains("alice"), "{log}");
+    assert!(log.contains("made a key") && !log.contains("alice"), "{log}");
     Ok(())
 }
 
@@ -476,98 +476,4 @@ fn a_reader_that_has_seen_enough_is_no_error() -> TestResult {
     let output = child.wait_with_output()?;
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
-}
-
-/// A folder of its own, in which commands run.
-struct World {
-    folder: TempDir,
-}
-
-impl World {
-    fn new() -> io::Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()? })
-    }
-
-    /// The command in this folder, without what the surroundings say about it.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
-        command.args(arguments).current_dir(self.folder.path());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYWARD_")) {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    fn run(&self, arguments: &[&str], input: &[u8]) -> io::Result<Output> {
-        self.command(arguments).stdin(file_of(input)?).output()
-    }
-
-    /// Runs a command that succeeds in silence, and returns its output.
-    fn ok(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-        let output = self.run(arguments, input)?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && complaint.is_empty(), "{arguments:?}: {}: {complaint}", output.status);
-        Ok(output.stdout)
-    }
-
-    /// Runs a command that fails with `code` and no output, and returns its complaint.
-    fn refused(&self, arguments: &[&str], input: &[u8], code: i32) -> Result<String, Box<dyn Error>> {
-        let output = self.run(arguments, input)?;
-        let complaint = String::from_utf8(output.stderr)?;
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {complaint}");
-        assert_eq!(output.stdout, b"", "{arguments:?}");
-        assert!(!complaint.is_empty(), "{arguments:?}");
-        Ok(complaint)
-    }
-
-    fn encrypt(&self, partition: &str, payload: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-        self.ok(&["encrypt", "--partition", partition], payload)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.path(name).exists()
-    }
-
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.path(name))
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        fs::write(self.path(name), bytes)
-    }
-
-    #[cfg(unix)]
-    fn mode(&self, name: &str) -> io::Result<u32> {
-        use std::os::unix::fs::PermissionsExt;
-        Ok(fs::metadata(self.path(name))?.permissions().mode() & 0o777)
-    }
-
-    #[cfg(unix)]
-    fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode))
-    }
-
-    /// The names of all files, sorted; those that SQLite keeps beside an open database are not counted.
-    fn files(&self) -> io::Result<Vec<String>> {
-        let names =
-            fs::read_dir(self.folder.path())?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        let mut names: Vec<String> = names.collect::<io::Result<_>>()?;
-        names.retain(|name| Path::new(name).extension().is_none_or(|it| it != "db-wal" && it != "db-shm"));
-        names.sort();
-        Ok(names)
-    }
-}
-
-/// An open file that holds `bytes`, to be read by a child.
-fn file_of(bytes: &[u8]) -> io::Result<fs::File> {
-    use std::io::Seek;
-    let mut file = tempfile::tempfile()?;
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file)
 }

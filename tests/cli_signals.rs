@@ -51,6 +51,30 @@ fn a_command_that_is_cut_off_while_it_hangs_leaves_no_half_output() -> TestResul
     world.is_cut_off(&["--kms", "local:pipe"])
 }
 
+#[test]
+fn a_file_that_is_cut_off_while_it_is_re_wrapped_ends_with_a_whole_line_and_can_be_resumed() -> TestResult {
+    let world = World::new()?;
+    let (folder, lines) = (world.folder.path(), 500);
+    std::fs::write(folder.join("old"), world.record.repeat(lines))?;
+    run(folder, &["keys", "rotate", "--partition", "alice", "--execute"])?;
+    let rewrap = ["keys", "rewrap", "--in", "old", "--out", "new", "--execute"];
+    let mut child = start(folder, &[&rewrap[..], &["--rate", "100"]].concat())?;
+    let began = Instant::now();
+    while std::fs::read(folder.join("new")).map_or(0, |new| new.len()) < 2 * world.record.len() {
+        assert!(began.elapsed() < PATIENCE && child.try_wait()?.is_none(), "no output was begun");
+        thread::yield_now();
+    }
+    let output = end(child, "INT")?;
+    assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(130), 0, 0), "{output:?}");
+    let part = std::fs::read_to_string(folder.join("new"))?;
+    assert!(part.ends_with('\n') && (1..lines).contains(&part.lines().count()), "{} lines", part.lines().count());
+    run(folder, &[&rewrap[..], &["--resume"]].concat())?;
+    let whole = std::fs::read_to_string(folder.join("new"))?;
+    assert!(whole.starts_with(&part));
+    assert_eq!(whole.lines().count(), lines);
+    Ok(())
+}
+
 /// A folder with a record of alice's.
 struct World {
     folder: TempDir,
@@ -95,6 +119,13 @@ fn has_half_output(folder: &Path) -> TestResult<bool> {
         }
     }
     Ok(false)
+}
+
+/// Runs a command that succeeds.
+fn run(folder: &Path, arguments: &[&str]) -> TestResult {
+    let output = start(folder, arguments)?.wait_with_output()?;
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 fn start(folder: &Path, arguments: &[&str]) -> TestResult<Child> {

@@ -1,6 +1,7 @@
 //! What `--store` and `--kms` name.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::TypedValueParser;
@@ -69,6 +70,18 @@ impl std::str::FromStr for StoreAddress {
                 Some(known) => AddressError::StoreNotBuilt(known),
                 None => AddressError::UnknownStore,
             }),
+        }
+    }
+}
+
+/// Without anything that may be a password; paths are absolute.
+impl fmt::Display for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Sqlite(path) => {
+                write!(f, "sqlite:{}", std::path::absolute(path).as_deref().unwrap_or(path).display())
+            }
         }
     }
 }

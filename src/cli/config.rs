@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use keyward::CryptoPolicy;
 use keyward::memory::{ArenaSettings, Backend};
+use keyward::{CryptoPolicy, IdError, KeyId};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::address::{KmsAddress, StoreAddress};
@@ -43,6 +43,9 @@ pub(super) enum ConfigError {
 
 const MAX_PAYLOAD: usize = 256 << 20;
 
+/// Bytes of a key id that every store holds.
+const KEY_ID: usize = 255;
+
 impl Config {
     /// Reads the configuration file, if one is named, and settles every option.
     ///
@@ -56,6 +59,37 @@ impl Config {
         let mut given = common.settings;
         given.log = level(common.verbose).or(given.log);
         Ok(Self::settle(given.or(file)))
+    }
+
+    /// Returns the id of this service's and product's system key.
+    pub(super) fn system_key(&self) -> KeyId {
+        KeyId::new(&format!("_SK_{}_{}", self.service, self.product))
+    }
+
+    /// Returns the id of a partition's intermediate key.
+    ///
+    /// # Errors
+    /// [`Failure::Partition`] when no partition can be called that.
+    pub(super) fn intermediate_key(&self, partition: &str) -> Result<KeyId, Failure> {
+        let what = "partition id";
+        if partition.is_empty() {
+            return Err(Failure::Partition(IdError::Empty { what }));
+        }
+        if let Some((position, _)) = partition.char_indices().find(|(_, character)| character.is_control()) {
+            return Err(Failure::Partition(IdError::ControlCharacter { what, position }));
+        }
+        let id = format!("_IK_{partition}_{}_{}", self.service, self.product);
+        if id.len() > KEY_ID {
+            return Err(Failure::Partition(IdError::TooLong { what, size: id.len(), limit: KEY_ID }));
+        }
+        Ok(KeyId::new(&id))
+    }
+
+    /// Returns whose intermediate key `id` is; `None` when it is that of another service or product, or none.
+    pub(super) fn partition_of<'a>(&self, id: &'a KeyId) -> Option<&'a str> {
+        let partition = id.as_str().strip_prefix("_IK_")?.strip_suffix(self.product.as_str())?;
+        let partition = partition.strip_suffix('_')?.strip_suffix(self.service.as_str())?.strip_suffix('_')?;
+        Some(partition).filter(|partition| !partition.is_empty())
     }
 
     fn settle(given: Settings) -> Self {
@@ -129,6 +163,27 @@ mod tests {
         let memory = &config.memory;
         assert_eq!((memory.policy, memory.bytes), (MemoryPolicy::Relaxed, 65_536));
         assert_eq!(memory.require, Some(Backend::MemfdSecret));
+    }
+
+    #[test]
+    fn a_key_id_tells_the_partition_of_its_own_service_and_product_alone() {
+        let config = parse("service='s'\nproduct='p'").map(Config::settle).expect("every key is known");
+        let cases = [
+            ("_IK_alice_s_p", Some("alice")),
+            ("_IK_a_s_p_s_p", Some("a_s_p")),
+            ("_IK__s_p", None),
+            ("_IK_s_p", None),
+            ("_IK_alice_s_p_region", None),
+            ("_IK_alice_t_p", None),
+            ("_SK_alice_s_p", None),
+            ("", None),
+        ];
+        for (id, partition) in cases {
+            assert_eq!(config.partition_of(&KeyId::new(id)), partition, "{id}");
+        }
+        assert_eq!(config.intermediate_key("alice").expect("a partition").as_str(), "_IK_alice_s_p");
+        assert_eq!(config.system_key().as_str(), "_SK_s_p");
+        assert!(config.intermediate_key("").is_err() && config.intermediate_key("a\nb").is_err());
     }
 
     #[test]

@@ -54,6 +54,17 @@ impl Ending {
         Ok(made)
     }
 
+    /// Has a signal wait for the step under way before it ends the command; what is given to the ending later runs after it.
+    pub(super) fn steps(&self) -> Steps {
+        let steps = Steps(Arc::default());
+        let under_way = Arc::clone(&steps.0);
+        self.undo_with(move || {
+            // Not given back: no step begins any more.
+            std::mem::forget(under_way.lock().unwrap_or_else(PoisonError::into_inner));
+        });
+        steps
+    }
+
     /// Has `undo` run when a signal ends the command, on another thread.
     fn undo_with(&self, undo: impl FnOnce() + Send + 'static) {
         #[cfg(unix)]
@@ -84,6 +95,17 @@ impl Ending {
         while self.has_begun() {
             std::thread::park();
         }
+    }
+}
+
+/// Work in steps that a signal does not cut in two, unless one takes longer than a command may take to end.
+pub(super) struct Steps(Arc<Mutex<()>>);
+
+impl Steps {
+    /// Takes a step; once a signal has come, waits for the end of the process instead.
+    pub(super) fn take<R>(&self, step: impl FnOnce() -> R) -> R {
+        let _under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        step()
     }
 }
 

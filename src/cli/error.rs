@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use keyward::kms::KmsError;
 use keyward::stores::StoreError;
-use keyward::{BuildError, CloseError, Error, MemoryError};
+use keyward::{BuildError, CloseError, Error, IdError, KeyId, KeyMeta, MemoryError};
 
 use super::config::ConfigError;
 use super::format::FormatError;
+use super::keys::LineError;
 
 /// The meaning of an exit code, see
 /// [sysexits(3)](https://man.freebsd.org/cgi/man.cgi?query=sysexits&sektion=3).
@@ -100,6 +101,37 @@ pub(super) enum Failure {
     Close(#[from] CloseError),
     #[error("cannot make a temporary folder")]
     Folder(#[source] io::Error),
+    #[error("unusable partition id")]
+    Partition(#[source] IdError),
+    #[error("{fault}")]
+    Usage { fault: &'static str, hint: &'static str },
+    #[error("there is no key {0}")]
+    NoKey(KeyMeta),
+    #[error("cannot revoke the keys that were not reached")]
+    Revoke(#[source] StoreError),
+    #[error("{0} of the rows are no key records and were left as they are")]
+    CorruptKeys(usize),
+    #[error("cannot shred")]
+    Shred(#[source] StoreError),
+    #[error("key {0} was shredded: nobody makes it anew")]
+    Shredded(KeyId),
+    #[error("cannot rotate")]
+    Rotate(#[source] Error),
+    #[error("cannot re-wrap")]
+    Rewrap(#[source] Error),
+    #[error("line {line} of {name}")]
+    Line {
+        name: String,
+        line: u64,
+        #[source]
+        source: LineError,
+    },
+    #[error("{failed} of the lines could not be re-wrapped")]
+    Lines { failed: u64 },
+    #[error("{} is there and not empty", path.display())]
+    Occupied { path: PathBuf },
+    #[error("{} does not hold what an earlier run made of the first {line} lines of --in", path.display())]
+    OtherOutput { path: PathBuf, line: u64 },
     #[error("the demonstration went wrong: {0}")]
     Demo(&'static str),
 }
@@ -127,14 +159,23 @@ impl Failure {
             Self::Config { .. } | Self::Memory(_) | Self::Doctor => Exit::Config,
             Self::Open { .. } | Self::NoStore { .. } => Exit::NoInput,
             Self::Read { .. } | Self::Write { .. } => Exit::Io,
-            Self::InputTooLarge { .. } | Self::Format(_) => Exit::Data,
-            Self::Create { .. } | Self::Folder(_) => Exit::CannotCreate,
-            Self::BinaryToTerminal { .. } => Exit::Usage,
-            Self::Store(error) | Self::List(error) => exit_of_store(error),
+            Self::InputTooLarge { .. }
+            | Self::Format(_)
+            | Self::NoKey(_)
+            | Self::Shredded(_)
+            | Self::Line { .. }
+            | Self::Lines { .. }
+            | Self::OtherOutput { .. } => Exit::Data,
+            Self::Create { .. } | Self::Folder(_) | Self::Occupied { .. } => Exit::CannotCreate,
+            Self::BinaryToTerminal { .. } | Self::Partition(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Store(error) | Self::List(error) | Self::Revoke(error) | Self::Shred(error) => exit_of_store(error),
+            Self::CorruptKeys(_) => Exit::Unavailable,
             Self::MasterKey(error) => exit_of_kms(error),
             Self::Build(BuildError::Id(_) | BuildError::Policy(_)) => Exit::Config,
             Self::Build(BuildError::Memory(error)) => exit_of_memory(error),
-            Self::Encrypt(error) | Self::Decrypt(error) => exit_of_session(error),
+            Self::Encrypt(error) | Self::Decrypt(error) | Self::Rotate(error) | Self::Rewrap(error) => {
+                exit_of_session(error)
+            }
             Self::Runtime(_) | Self::Build(_) | Self::Close(_) | Self::Demo(_) => Exit::Software,
         }
     }
@@ -143,7 +184,14 @@ impl Failure {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InputTooLarge { .. } => Some("raise --max-payload"),
-            Self::BinaryToTerminal { hint, .. } => Some(hint),
+            Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } => Some(hint),
+            Self::NoKey(_) => Some("`keyward keys list` shows the ids of all keys and when they were created"),
+            Self::Line { .. } => Some(
+                "mend it, or have such lines copied as they are with --keep-going; --resume goes on where --out ends",
+            ),
+            Self::Occupied { .. } => Some("--resume goes on where it ends; else name another file"),
+            Self::OtherOutput { .. } => Some("give the same --in and --out as the run that was interrupted"),
+            Self::Rewrap(error) if exit_of_session(error) != Exit::Data => Some("--resume goes on where --out ends"),
             Self::NoStore { .. } => Some("name an existing one with --store; `keyward encrypt` makes a new one"),
             Self::Memory(_) => {
                 Some("`keyward doctor` shows what is missing; --memory-policy relaxed goes on without it")
@@ -159,10 +207,12 @@ impl Failure {
             Self::Decrypt(Error::Undecryptable) => {
                 Some("the record was changed, or it was made with another --store or --kms")
             }
-            Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) => match **error {
-                KmsError::Undecryptable => Some("give the --kms that the keys in the --store were made with"),
-                _ => None,
-            },
+            Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) | Self::Rotate(Error::Kms(error)) => {
+                match **error {
+                    KmsError::Undecryptable => Some("give the --kms that the keys in the --store were made with"),
+                    _ => None,
+                }
+            }
             Self::Encrypt(Error::TooLarge { .. }) | Self::Decrypt(Error::TooLarge { .. }) => {
                 Some("raise --max-payload")
             }
@@ -182,6 +232,7 @@ fn exit_of_session(error: &Error) -> Exit {
         | Error::WrongPartition
         | Error::Record(_)
         | Error::KeyNotFound { .. }
+        | Error::Shredded { .. }
         | Error::TooLarge { .. } => Exit::Data,
         Error::KeyCorrupt { .. } => Exit::Unavailable,
         other if other.is_transient() => Exit::Temporary,

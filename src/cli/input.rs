@@ -60,6 +60,11 @@ impl Input {
         Ok(Self { name: path.display().to_string(), size, reader: Box::new(file) })
     }
 
+    /// Returns its name, its size where that is known, and what reads it.
+    pub(super) fn into_parts(self) -> (String, Option<u64>, Box<dyn Read>) {
+        (self.name, self.size, self.reader)
+    }
+
     /// Reads everything.
     ///
     /// # Errors
@@ -104,6 +109,14 @@ impl Input {
         }
         bytes.truncate(filled);
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+impl Input {
+    /// Makes an input of bytes.
+    pub(super) fn of_bytes(name: &str, bytes: &'static [u8]) -> Self {
+        Self { name: name.to_owned(), size: None, reader: Box::new(bytes) }
     }
 }
 

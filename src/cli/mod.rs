@@ -1,15 +1,16 @@
 //! The command: one file per subcommand, and what they share. It knows the library by its public API alone.
 //!
 //! * `run.rs` is the way from the command line to the exit code; `options.rs` is the command line.
-//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
+//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
 //!   they do when a signal ends them.
 //! * `settings.rs` are the options that all share, in their text forms; `address.rs` is what `--store` and `--kms` name;
 //!   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
 //! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
-//!   `progress.rs`; `table.rs` lists keys.
+//!   `progress.rs`; `table.rs` lists keys; `time.rs` is how instants look.
 //! * `error.rs` says what failed, what to do, and with which exit code.
 //!
-//! Files are read and written in the main thread while no async code runs.
+//! Files are read and written in the main thread: while no async code runs, or, in `keys/rewrap/`, between the calls of the
+//! one task of a runtime that nobody else uses.
 
 mod address;
 mod completions;
@@ -30,5 +31,6 @@ mod progress;
 mod run;
 mod settings;
 mod table;
+mod time;
 
 pub(crate) use run::run;

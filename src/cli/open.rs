@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
 use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SqliteMetastore};
-use keyward::{Session, SessionFactory};
+use keyward::{CryptoPolicy, Session, SessionFactory};
 
 use super::address::{KmsAddress, StoreAddress};
 use super::config::Config;
@@ -28,14 +28,35 @@ pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
     refused: fn(keyward::Error) -> Failure,
     work: impl FnOnce(Session) -> F,
 ) -> Result<R, Failure> {
+    with_factory(config, config.policy.clone(), ending, |factory, _| async move {
+        work(factory.session(partition).await.map_err(refused)?).await
+    })
+}
+
+/// Opens a session factory, has `work` done with it and the store, and closes everything, whatever came of the work.
+///
+/// Blocks until that is done: it brings its own runtime.
+///
+/// # Errors
+/// [`Failure`] of opening, of the work, or else of closing.
+pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
+    config: &Config,
+    policy: CryptoPolicy,
+    ending: &Ending,
+    work: impl FnOnce(SessionFactory, Arc<dyn KeyAdmin>) -> F,
+) -> Result<R, Failure> {
     let kms = open_kms(config)?;
     block_on(async {
-        let factory = open_factory(config, kms).await?;
+        let store = Store::open(&config.store).await?;
+        let factory = SessionFactory::builder(&config.service, &config.product)
+            .metastore(store.keys)
+            .kms(kms)
+            .policy(policy)
+            .max_payload(config.max_payload)
+            .build()
+            .await?;
         ending.close_with(&factory);
-        let result = match factory.session(partition).await {
-            Ok(session) => work(session).await,
-            Err(error) => Err(refused(error)),
-        };
+        let result = work(factory.clone(), store.admin).await;
         let closed = factory.close().await;
         let result = result?;
         closed?;
@@ -43,15 +64,32 @@ pub(super) fn with_session<R, F: Future<Output = Result<R, Failure>>>(
     })
 }
 
-/// Opens the store to look at, never making one.
+/// Opens the store to look at and to change keys in, never making one.
 ///
 /// # Errors
 /// [`Failure::NoStore`] when it does not exist, [`Failure::Store`] when it cannot be opened.
 pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmin>, Failure> {
     require_store(address)?;
-    match address {
-        StoreAddress::Memory => Ok(Arc::new(InMemoryMetastore::new())),
-        StoreAddress::Sqlite(path) => Ok(Arc::new(SqliteMetastore::open(path).await.map_err(Failure::Store)?)),
+    Ok(Store::open(address).await?.admin)
+}
+
+/// One store, as those see it who encrypt and those who look after its keys.
+struct Store {
+    keys: Arc<dyn Metastore>,
+    admin: Arc<dyn KeyAdmin>,
+}
+
+impl Store {
+    async fn open(address: &StoreAddress) -> Result<Self, Failure> {
+        Ok(match address {
+            StoreAddress::Memory => Self::of(InMemoryMetastore::new()),
+            StoreAddress::Sqlite(path) => Self::of(SqliteMetastore::open(path).await.map_err(Failure::Store)?),
+        })
+    }
+
+    fn of(store: impl Metastore + KeyAdmin) -> Self {
+        let store = Arc::new(store);
+        Self { keys: store.clone(), admin: store }
     }
 }
 
@@ -91,19 +129,4 @@ fn open_kms(config: &Config) -> Result<Kms, Failure> {
         KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
     };
     Ok(kms)
-}
-
-async fn open_factory(config: &Config, kms: Kms) -> Result<SessionFactory, Failure> {
-    let store: Arc<dyn Metastore> = match &config.store {
-        StoreAddress::Memory => Arc::new(InMemoryMetastore::new()),
-        StoreAddress::Sqlite(path) => Arc::new(SqliteMetastore::open(path).await.map_err(Failure::Store)?),
-    };
-    let factory = SessionFactory::builder(&config.service, &config.product)
-        .metastore(store)
-        .kms(kms)
-        .policy(config.policy.clone())
-        .max_payload(config.max_payload)
-        .build()
-        .await?;
-    Ok(factory)
 }

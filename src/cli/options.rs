@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::format::Format;
+use super::keys::Keys;
 use super::settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   keyward encrypt --partition alice --in a.pdf --out a.json
   keyward decrypt --partition alice --in a.json --out a.pdf
   keyward keys list                                        the keys in keyward.db
+  keyward keys rotate --partition alice --execute          a new key for alice, now
   keyward doctor                                           what protects keys in memory here
 
 An option is taken from the command line, else from its environment variable, else from the
@@ -65,7 +67,9 @@ pub(super) enum Command {
     Encrypt(Encrypt),
     /// Decrypt a record into its payload
     Decrypt(Decrypt),
-    /// Look at the keys in the store
+    /// Look after the keys in the store: list, revoke, rotate, rewrap, shred
+    ///
+    /// All but list are dry runs unless --execute is given: they say what they would do.
     #[command(subcommand)]
     Keys(Keys),
     /// Show what protects keys in memory on this machine, and what to change
@@ -119,33 +123,6 @@ pub(super) struct Place {
     /// Where to write, replaced only when everything went well; `-` is standard output
     #[arg(long = "out", env = "KEYWARD_OUT", value_name = "FILE", default_value = "-")]
     pub(super) output: PathBuf,
-}
-
-#[derive(Subcommand)]
-pub(super) enum Keys {
-    /// List the keys; needs no master key and creates nothing
-    List(List),
-}
-
-#[derive(Args)]
-pub(super) struct List {
-    /// Only the key of this partition of --service and --product
-    #[arg(long, env = "KEYWARD_PARTITION", value_name = "ID")]
-    pub(super) partition: Option<String>,
-    /// Only keys of this kind
-    #[arg(long, env = "KEYWARD_KIND", value_enum)]
-    pub(super) kind: Option<Kind>,
-    /// Print one JSON array
-    #[arg(long, env = "KEYWARD_JSON", value_parser = FalseyValueParser::new())]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
-    /// One per service and product; wraps intermediate keys
-    System,
-    /// One per partition; wraps the keys of records
-    Intermediate,
 }
 
 #[derive(Args)]

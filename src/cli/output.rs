@@ -26,10 +26,11 @@ pub(super) enum Access {
 /// Where output goes, made sure of before there is any.
 pub(super) enum Output {
     Standard,
-    /// A temporary file in the folder of `path`, which it will replace.
+    /// A temporary file in the folder of `path`, which it will replace, or be if there is none.
     Replacing {
         path: PathBuf,
         file: NamedTempFile,
+        if_new: bool,
     },
     /// A device or a pipe, which cannot be replaced.
     Through {
@@ -71,7 +72,22 @@ impl Output {
         let make = || builder.tempfile_in(folder).map_err(|error| failed(cause(&error)));
         // It may have its final name, or be removed, by then.
         let file = ending.undoing(make, |file| file.path().to_owned(), |path| drop(fs::remove_file(path)))?;
-        Ok(Self::Replacing { path: target, file })
+        Ok(Self::Replacing { path: target, file, if_new: false })
+    }
+
+    /// Prepares a new file, or standard output for `-`.
+    ///
+    /// # Errors
+    /// [`Failure::Create`] when nothing can be written there, or something is there.
+    pub(super) fn create_new(path: &Path, access: Access, ending: &Ending) -> Result<Self, Failure> {
+        if !is_standard(path) && fs::symlink_metadata(path).is_ok() {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(Failure::Create { path: path.to_owned(), source });
+        }
+        Ok(match Self::create(path, access, ending)? {
+            Self::Replacing { path, file, .. } => Self::Replacing { path, file, if_new: true },
+            other => other,
+        })
     }
 
     /// Writes everything; a file is on the disk, under its name, when this returns.
@@ -86,9 +102,12 @@ impl Output {
             Self::Through { path, mut file } => {
                 copy(bytes, &mut file).map_err(|source| written(path.display().to_string(), source))
             }
-            Self::Replacing { path, mut file } => copy(bytes, &mut file)
+            Self::Replacing { path, mut file, if_new } => copy(bytes, &mut file)
                 .and_then(|()| file.as_file().sync_all())
-                .and_then(|()| file.persist(&path).map_err(|error| error.error))
+                .and_then(|()| {
+                    if if_new { file.persist_noclobber(&path) } else { file.persist(&path) }
+                        .map_err(|error| error.error)
+                })
                 .map_err(|source| written(path.display().to_string(), source))
                 .map(drop),
         }

@@ -66,7 +66,12 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
         Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, ending)),
         Command::Encrypt(options) => protect(&config).and_then(|()| encrypt::run(&config, options, ending)),
         Command::Decrypt(options) => protect(&config).and_then(|()| decrypt::run(&config, options, ending)),
-        Command::Keys(options) => keys::run(&config, options),
+        Command::Keys(options) => {
+            if options.uses_keys() {
+                protect(&config)?;
+            }
+            keys::run(&config, options, ending)
+        }
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
     }
@@ -92,6 +97,12 @@ fn log_to_stderr(config: &Config) {
         tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colour).with_max_level(config.log).finish();
     // Only a second subscriber of this process would be refused, and there is none.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Prints text on stderr, for people, where standard output is for something else.
+pub(super) fn say_plainly(text: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 fn say(text: &str) {

@@ -1,16 +1,14 @@
 //! Lists of keys, for people and for programs.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use keyward::stores::KeyRow;
-use keyward::{KeyKind, KeyMeta};
+use keyward::{KeyId, KeyKind, KeyMeta};
 use serde::Serialize;
 
-const DAY: u64 = 24 * 60 * 60;
+use super::time::Time;
 
-/// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
-const LAST: u64 = 253_402_300_799;
+const DAY: u64 = 24 * 60 * 60;
 
 /// Keys with what is to be said about them at an instant.
 pub(super) struct Listing<'a>(Vec<Entry<'a>>);
@@ -22,7 +20,7 @@ struct Entry<'a> {
     kind: Option<&'static str>,
     /// Unix seconds, as in records.
     created: i64,
-    created_at: Instant,
+    created_at: Time,
     age_seconds: i64,
     state: State,
     parent: Option<Parent<'a>>,
@@ -35,17 +33,45 @@ struct Entry<'a> {
 struct Parent<'a> {
     id: &'a str,
     created: i64,
-    created_at: Instant,
+    created_at: Time,
 }
 
-/// What a key may be used for: all but corrupt ones decrypt, only valid ones encrypt.
+/// What a key may be used for: valid, expired and revoked ones decrypt, only valid ones encrypt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(super) enum State {
     Valid,
     Expired,
     Revoked,
+    /// A tombstone: there is no key any more.
+    Shredded,
     Corrupt,
+}
+
+impl State {
+    /// Judges a row at `now`, when keys encrypt for `expire_after`.
+    pub(super) fn of(row: &KeyRow, expire_after: Duration, now: SystemTime) -> Self {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_expired = u64::try_from(row.key.created)
+            .map_or(true, |created| now > Duration::from_secs(created).saturating_add(expire_after));
+        match &row.record {
+            Err(_) => Self::Corrupt,
+            Ok(record) if record.is_tombstone() => Self::Shredded,
+            Ok(record) if record.revoked => Self::Revoked,
+            Ok(_) if is_expired => Self::Expired,
+            Ok(_) => Self::Valid,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Shredded => "shredded",
+            Self::Corrupt => "corrupt",
+        }
+    }
 }
 
 impl<'a> Listing<'a> {
@@ -57,30 +83,22 @@ impl<'a> Listing<'a> {
 
 fn entry(row: &KeyRow, expire_after: Duration, now: SystemTime) -> Entry<'_> {
     let KeyMeta { id, created } = &row.key;
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let is_expired =
-        u64::try_from(*created).map_or(true, |created| now > Duration::from_secs(created).saturating_add(expire_after));
-    let (state, parent, fault) = match &row.record {
-        Err(error) => (State::Corrupt, None, Some(chain(error))),
-        Ok(record) if record.revoked => (State::Revoked, record.parent_key.as_ref(), None),
-        Ok(record) if is_expired => (State::Expired, record.parent_key.as_ref(), None),
-        Ok(record) => (State::Valid, record.parent_key.as_ref(), None),
+    let (parent, fault) = match &row.record {
+        Err(error) => (None, Some(chain(error))),
+        Ok(record) => (record.parent_key.as_ref(), None),
     };
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Entry {
         id: id.as_str(),
-        kind: id.kind().map(|kind| match kind {
-            KeyKind::System => "system",
-            KeyKind::Intermediate => "intermediate",
-            _ => "other",
-        }),
+        kind: kind_name(id),
         created: *created,
-        created_at: Instant(*created),
-        age_seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_sub(*created),
-        state,
+        created_at: Time(*created),
+        age_seconds: i64::try_from(seconds).unwrap_or(i64::MAX).saturating_sub(*created),
+        state: State::of(row, expire_after, now),
         parent: parent.map(|parent| Parent {
             id: parent.id.as_str(),
             created: parent.created,
-            created_at: Instant(parent.created),
+            created_at: Time(parent.created),
         }),
         fault,
     }
@@ -99,9 +117,13 @@ pub(super) fn to_table(listing: &Listing<'_>) -> String {
     if listing.0.is_empty() {
         return "no keys\n".to_owned();
     }
-    let heading = ["ID", "KIND", "CREATED", "AGE", "STATE", "PARENT"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(heading).chain(listing.0.iter().map(cells)).collect();
-    let widths: [usize; 6] =
+    columns(["ID", "KIND", "CREATED", "AGE", "STATE", "PARENT"], listing.0.iter().map(cells))
+}
+
+/// Writes rows in columns under a heading.
+pub(super) fn columns<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(heading.map(str::to_owned)).chain(rows).collect();
+    let widths: [usize; N] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut table = String::new();
     for row in &rows {
@@ -113,18 +135,27 @@ pub(super) fn to_table(listing: &Listing<'_>) -> String {
 }
 
 fn cells(entry: &Entry<'_>) -> [String; 6] {
-    let state = format!("{:?}", entry.state).to_lowercase();
     let parent = match (&entry.parent, &entry.fault) {
         (Some(parent), _) => format!("{} {}", printable(parent.id), parent.created_at),
         (None, Some(fault)) => printable(fault),
         (None, None) => "-".to_owned(),
     };
     let kind = entry.kind.unwrap_or("-").to_owned();
-    [printable(entry.id), kind, entry.created_at.to_string(), age(entry.age_seconds), state, parent]
+    let age = if entry.state == State::Shredded { "-".to_owned() } else { age(entry.age_seconds) };
+    [printable(entry.id), kind, entry.created_at.to_string(), age, entry.state.name().to_owned(), parent]
+}
+
+/// Returns what kind of key an id is of, as options name it.
+pub(super) fn kind_name(id: &KeyId) -> Option<&'static str> {
+    id.kind().map(|kind| match kind {
+        KeyKind::System => "system",
+        KeyKind::Intermediate => "intermediate",
+        _ => "other",
+    })
 }
 
 /// Keeps ids that somebody else wrote from steering the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {
@@ -147,30 +178,9 @@ fn age(seconds: i64) -> String {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// Unix seconds, printed as RFC 3339 says, or as they are where it has no words for them.
-#[derive(Clone, Copy)]
-struct Instant(i64);
-
-impl fmt::Display for Instant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match u64::try_from(self.0) {
-            Ok(seconds @ ..=LAST) => {
-                humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).fmt(f)
-            }
-            _ => write!(f, "@{}", self.0),
-        }
-    }
-}
-
-impl Serialize for Instant {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 #[cfg(test)]
@@ -181,7 +191,7 @@ mod tests {
 
     fn row(id: &str, created: i64, revoked: bool) -> KeyRow {
         let parent_key = Some(KeyMeta { id: KeyId::new("_SK_s_p"), created: 60 });
-        let record = EnvelopeKeyRecord { created, encrypted_key: Vec::new(), parent_key, revoked };
+        let record = EnvelopeKeyRecord { created, encrypted_key: vec![7], parent_key, revoked };
         KeyRow { key: KeyMeta { id: KeyId::new(id), created }, record: Ok(record) }
     }
 
@@ -193,10 +203,14 @@ mod tests {
             row("_IK_b", 999, false),
             row("_IK_c\u{1b}[2J", 1000, true),
             KeyRow { key: KeyMeta { id: KeyId::new("_IK_d"), created: -5 }, record: Err(corrupt) },
+            KeyRow {
+                key: KeyMeta { id: KeyId::new("_IK_e"), created: 2_147_385_600 },
+                record: Ok(EnvelopeKeyRecord::tombstone(None)),
+            },
         ];
         let listing = Listing::new(&rows, Duration::from_secs(100), UNIX_EPOCH + Duration::from_secs(1100));
         let states: Vec<State> = listing.0.iter().map(|entry| entry.state).collect();
-        assert_eq!(states, [State::Valid, State::Expired, State::Revoked, State::Corrupt]);
+        assert_eq!(states, [State::Valid, State::Expired, State::Revoked, State::Corrupt, State::Shredded]);
         let table = to_table(&listing);
         assert!(!table.contains('\u{1b}'), "{table}");
         assert!(table.contains("@-5") && table.contains("no JSON"), "{table}");

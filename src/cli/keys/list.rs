@@ -1,0 +1,28 @@
+//! `keyward keys list`
+
+use std::time::SystemTime;
+
+use keyward::stores::KeyRow;
+
+use super::options::List;
+use super::rows::all_keys;
+use crate::cli::config::Config;
+use crate::cli::error::Failure;
+use crate::cli::open::{block_on, open_admin};
+use crate::cli::output::print;
+use crate::cli::table::{Listing, to_json, to_table};
+
+/// Prints the keys in the store.
+///
+/// # Errors
+/// [`Failure`].
+pub(super) fn run(config: &Config, options: &List) -> Result<(), Failure> {
+    let id = options.partition.as_ref().map(|id| config.intermediate_key(id)).transpose()?;
+    let wanted = |row: &KeyRow| {
+        id.as_ref().is_none_or(|id| *id == row.key.id) && options.kind.is_none_or(|kind| kind.is_of(&row.key.id))
+    };
+    let mut rows = block_on(async { all_keys(&*open_admin(&config.store).await?).await })?;
+    rows.retain(wanted);
+    let listing = Listing::new(&rows, config.policy.expire_after, SystemTime::now());
+    print(&if options.json { to_json(&listing) } else { to_table(&listing) })
+}

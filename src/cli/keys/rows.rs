@@ -1,0 +1,58 @@
+//! Reads key rows, page by page.
+
+use keyward::stores::{KeyAdmin, KeyRow};
+use keyward::{KeyId, KeyMeta};
+
+use crate::cli::error::Failure;
+
+/// How many rows are asked for at a time.
+const PAGE: usize = 500;
+
+/// How many when they are versions of one key.
+const FEW: usize = 16;
+
+/// Returns every key of the store, in the order of ids and creation times; rows of a shared table that are no keys are
+/// left out.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(in crate::cli) async fn all_keys(store: &dyn KeyAdmin) -> Result<Vec<KeyRow>, Failure> {
+    let mut keys: Vec<KeyRow> = Vec::new();
+    let mut after: Option<KeyMeta> = None;
+    loop {
+        let page = store.list(after.as_ref(), PAGE).await.map_err(Failure::List)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.key.clone());
+        keys.extend(page.into_iter().filter(|row| row.key.id.kind().is_some()));
+    }
+    keys.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(keys)
+}
+
+/// Returns every version of one key, oldest first.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(super) async fn versions(store: &dyn KeyAdmin, id: &KeyId) -> Result<Vec<KeyRow>, Failure> {
+    let mut versions: Vec<KeyRow> = Vec::new();
+    let mut after = KeyMeta { id: id.clone(), created: i64::MIN };
+    loop {
+        let page = store.list(Some(&after), FEW).await.map_err(Failure::List)?;
+        let known = versions.len();
+        versions.extend(page.into_iter().take_while(|row| row.key.id == *id));
+        match versions.last() {
+            Some(last) if versions.len() == known + FEW => after = last.key.clone(),
+            _ => return Ok(versions),
+        }
+    }
+}
+
+/// Returns one version of a key.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(super) async fn find(store: &dyn KeyAdmin, key: &KeyMeta) -> Result<Option<KeyRow>, Failure> {
+    let before = KeyMeta { id: key.id.clone(), created: key.created.saturating_sub(1) };
+    let page = store.list(Some(&before), 1).await.map_err(Failure::List)?;
+    Ok(page.into_iter().find(|row| row.key == *key))
+}

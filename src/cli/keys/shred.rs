@@ -1,0 +1,152 @@
+//! `keyward keys shred`
+
+use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keyward::stores::{KeyAdmin, KeyRow};
+use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
+
+use super::options::Shred;
+use super::receipt::{BACKUPS, Receipt};
+use super::rows::versions;
+use crate::cli::config::Config;
+use crate::cli::ending::Ending;
+use crate::cli::error::Failure;
+use crate::cli::input::is_standard;
+use crate::cli::open::{block_on, open_admin};
+use crate::cli::output::{Access, Output, print};
+use crate::cli::run::say_plainly;
+use crate::cli::table::{columns, printable};
+use crate::cli::time::Time;
+
+/// Destroys the keys of a partition, or says which ones it would, and leaves a receipt.
+///
+/// # Errors
+/// [`Failure`]; the keys may be destroyed or not when the store fails, and shredding again finds out.
+pub(super) fn run(config: &Config, options: &Shred, ending: &Ending) -> Result<(), Failure> {
+    let id = config.intermediate_key(&options.partition)?;
+    let is_confirmed = options.confirm.is_some() || !options.execute;
+    if options.confirm.as_ref().is_some_and(|again| *again != options.partition) {
+        return Err(NOT_THE_SAME);
+    }
+    if !is_confirmed && !io::stdin().is_terminal() {
+        let hint = "repeat the partition id with --confirm";
+        return Err(Failure::Usage { fault: "shredding asks for the partition id twice", hint });
+    }
+    // A signal waits for the keys and their receipt, which belong together.
+    let steps = ending.steps();
+    let (store, rows) = block_on(async {
+        let store = open_admin(&config.store).await?;
+        let rows = versions(&*store, &id).await?;
+        Ok((store, rows))
+    })?;
+    if !options.execute {
+        return print(&format!("{}\nNothing was changed; --execute destroys them.\n", would_destroy(&id, &rows)));
+    }
+    if !is_confirmed {
+        ask(&options.partition, &id, &rows)?;
+    }
+    let path = options.receipt.clone().unwrap_or_else(unused_name);
+    let output = Output::create_new(&path, Access::Private, ending)?;
+    steps.take(|| destroy(config, &options.partition, &id, &rows, &store, &path, output))
+}
+
+const NOT_THE_SAME: Failure = Failure::Usage {
+    fault: "the partition id and its confirmation differ",
+    hint: "nothing was changed; give the same id twice",
+};
+
+fn destroy(
+    config: &Config,
+    partition: &str,
+    id: &KeyId,
+    rows: &[KeyRow],
+    store: &Arc<dyn KeyAdmin>,
+    path: &Path,
+    output: Output,
+) -> Result<(), Failure> {
+    let tombstone = tombstone(config, rows);
+    let shredded = block_on(async { store.shred(id, &tombstone).await.map_err(Failure::Shred) })?;
+    let receipt = Receipt { config, partition, id, tombstone: &tombstone, destroyed: &shredded }.to_json(Time::now());
+    let text = has_destroyed(id, &shredded);
+    if is_standard(path) {
+        say_plainly(&text);
+        return output.write(receipt.as_bytes());
+    }
+    if let Err(failure) = output.write(receipt.as_bytes()) {
+        // It is too late to do without: what was destroyed is told all the same.
+        print(&receipt)?;
+        return Err(failure);
+    }
+    print(&format!("{text}\nThe receipt is {}.\n", path.display()))
+}
+
+/// Returns the tombstone that is there, or else one with the parent of the newest version, or else of the system key.
+fn tombstone(config: &Config, rows: &[KeyRow]) -> EnvelopeKeyRecord {
+    let records = || rows.iter().rev().filter_map(|row| row.record.as_ref().ok());
+    if let Some(there) = records().find(|record| record.is_tombstone()) {
+        return there.clone();
+    }
+    let parent = records().next().and_then(|record| record.parent_key.clone());
+    EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or_else(|| KeyMeta { id: config.system_key(), created: 0 })))
+}
+
+/// Has somebody at the terminal type the partition id again.
+fn ask(partition: &str, id: &KeyId, rows: &[KeyRow]) -> Result<(), Failure> {
+    say_plainly(&would_destroy(id, rows));
+    let mut terminal = io::stderr();
+    // Nobody sees the question when this fails, and then nobody confirms it.
+    let _ = write!(terminal, "\nType the partition id again to destroy its keys: ").and_then(|()| terminal.flush());
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|source| Failure::Read { name: "the confirmation".to_owned(), source })?;
+    if answer.trim_end_matches(['\r', '\n']) == partition { Ok(()) } else { Err(NOT_THE_SAME) }
+}
+
+/// Returns the default name of a receipt, with a number when several are written in a second.
+fn unused_name() -> PathBuf {
+    let Time(now) = Time::now();
+    let names = std::iter::once(format!("keyward-shred-{now}.json"))
+        .chain((2..).map(|number: u32| format!("keyward-shred-{now}-{number}.json")));
+    names.map(PathBuf::from).find(|name| !name.exists()).unwrap_or_else(|| "keyward-shred.json".into())
+}
+
+fn would_destroy(id: &KeyId, rows: &[KeyRow]) -> String {
+    let is_key = |row: &&KeyRow| !row.record.as_ref().is_ok_and(EnvelopeKeyRecord::is_tombstone);
+    let keys: Vec<&KeyMeta> = rows.iter().filter(is_key).map(|row| &row.key).collect();
+    let what = match (&keys[..], rows) {
+        ([], []) => format!(
+            "There is no key {id}. A tombstone would keep anybody from making one.\n",
+            id = printable(id.as_str())
+        ),
+        ([], _) => format!("Key {} is shredded; nothing is left to destroy.\n", printable(id.as_str())),
+        (keys, _) => table(keys, "would be destroyed"),
+    };
+    format!("{what}\n{BACKUPS}\n")
+}
+
+fn has_destroyed(id: &KeyId, keys: &[KeyMeta]) -> String {
+    let what = if keys.is_empty() {
+        format!(
+            "There was no key {} to destroy; its tombstone keeps anybody from making one.\n",
+            printable(id.as_str())
+        )
+    } else {
+        table(&keys.iter().collect::<Vec<_>>(), "destroyed")
+    };
+    format!("{what}\n{PROCESSES}\n{BACKUPS}\n")
+}
+
+/// What shredding does not reach, beside what the receipt says.
+const PROCESSES: &str = "\
+Running processes that have loaded a key may encrypt under it until they check it again, and decrypt until they let go of
+it: start them anew to be sure.";
+
+fn table(keys: &[&KeyMeta], outcome: &str) -> String {
+    columns(
+        ["ID", "CREATED", "OUTCOME"],
+        keys.iter().map(|key| [printable(key.id.as_str()), Time(key.created).to_string(), outcome.to_owned()]),
+    )
+}
