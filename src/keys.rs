@@ -19,6 +19,7 @@ const PAGE: usize = 500;
 /// [`revoke_check_interval`](crate::CryptoPolicy::revoke_check_interval). Cloning shares it.
 ///
 /// ```
+/// use keyward::stores::Revocation;
 /// # use keyward::{SessionFactory, kms::StaticKms, stores::InMemoryMetastore};
 /// # use std::sync::Arc;
 /// # #[tokio::main(flavor = "current_thread")]
@@ -33,7 +34,7 @@ const PAGE: usize = 500;
 /// let before = session.encrypt(b"tea").await?;
 ///
 /// let keys = factory.keys(store);
-/// keys.revoke(before.parent_key()).await?;
+/// assert_eq!(keys.revoke(before.parent_key()).await?, Revocation::Revoked);
 /// assert_ne!(session.encrypt(b"tea").await?.parent_key(), before.parent_key());
 /// assert_eq!(session.decrypt(&before).await?, b"tea");
 ///
@@ -112,7 +113,8 @@ impl Keys {
     /// Destroys all keys of a partition for good, and returns which versions there were.
     ///
     /// Nothing that was encrypted for it can be decrypted again, but with a copy of the metastore from before. It can have
-    /// no new keys either: every later operation ends in [`Error::Shredded`]. Shredding again is harmless.
+    /// no new keys either: encrypting ends in [`Error::Shredded`], and so does decrypting, or in [`Error::KeyNotFound`] in
+    /// processes that never had the key. Shredding again is harmless.
     ///
     /// # Errors
     /// [`Error::Partition`], [`Error::Metastore`]: keys may be destroyed or not, and shredding again finds out.

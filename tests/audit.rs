@@ -5,7 +5,7 @@ mod support;
 use std::sync::{Arc, Mutex, mpsc};
 
 use keyward::kms::StaticKms;
-use keyward::stores::InMemoryMetastore;
+use keyward::stores::{InMemoryMetastore, Revocation};
 use keyward::{
     AuditEvent, AuditRecord, AuditSettings, DataRowRecord, Error, KeyKind, ManualClock, RotationCause, SessionFactory,
 };
@@ -24,7 +24,7 @@ impl Stage {
         let (store, clock) = (Arc::new(InMemoryMetastore::new()), Arc::new(ManualClock::at(at(START))));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&heard);
-        let sink = move |record: &AuditRecord| noted.lock().unwrap().push(record.clone());
+        let sink = move |record: &AuditRecord| noted.lock().expect("no holder panics").push(record.clone());
         let settings =
             AuditSettings { sink: Some(Box::new(sink)), tenant_key: Some([7; 32]), ..AuditSettings::default() };
         let factory = build(&store, &clock, settings).await?;
@@ -34,7 +34,7 @@ impl Stage {
     /// Closes the factory, which hands over what waits, and returns what was heard.
     async fn finish(self) -> TestResult<Vec<AuditEvent>> {
         self.factory.close().await?;
-        let heard = self.heard.lock().unwrap();
+        let heard = self.heard.lock().expect("no holder panics");
         assert!(heard.iter().all(|record| record.at >= at(START)));
         Ok(heard.iter().map(|record| record.event.clone()).collect())
     }
@@ -61,7 +61,7 @@ async fn the_life_of_a_key_is_told_in_order() -> TestResult {
     let session = stage.factory.session("alice").await?;
     let keys = stage.factory.keys(Arc::clone(&stage.store));
     let first = session.encrypt(b"tea").await?;
-    keys.revoke(first.parent_key()).await?;
+    assert_eq!(keys.revoke(first.parent_key()).await?, Revocation::Revoked);
     let second = session.encrypt(b"tea").await?;
     keys.rotate("alice").await?;
     stage.clock.advance(91 * DAY);
@@ -169,7 +169,9 @@ async fn a_sink_that_blocks_delays_nobody_and_what_it_misses_is_dropped() -> Tes
 async fn a_sink_that_never_returns_does_not_keep_a_factory_from_closing() -> TestResult {
     let (store, clock) = (Arc::new(InMemoryMetastore::new()), Arc::new(ManualClock::at(at(START))));
     let (_release, blocked) = mpsc::channel::<()>();
-    let sink = move |_: &AuditRecord| drop(blocked.recv());
+    let sink = move |_: &AuditRecord| {
+        let _ = blocked.recv();
+    };
     let settings = AuditSettings { sink: Some(Box::new(sink)), ..AuditSettings::default() };
     let factory = build(&store, &clock, settings).await?;
     factory.session("alice").await?.encrypt(b"tea").await?;

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use keyward::stores::Revocation;
 use keyward::{CacheScope, Error, EvictionPolicy, RotationCause, SessionFactory};
 use support::{Call, Calls, DAY, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, at, eventually};
 
@@ -80,7 +82,8 @@ async fn a_revocation_that_is_known_beats_the_grace() -> TestResult {
     world.advance(HOUR + SECOND);
     world.store.control.fail(usize::MAX, None, None, Fault::Transient);
     session.encrypt(b"tea").await?;
-    world.factory.keys(std::sync::Arc::clone(&world.store)).revoke(first.parent_key()).await?;
+    let keys = world.factory.keys(Arc::clone(&world.store));
+    assert_eq!(keys.revoke(first.parent_key()).await?, Revocation::Revoked);
     assert!(matches!(session.encrypt(b"tea").await, Err(Error::Metastore(_))));
     world.store.control.heal();
     assert_ne!(session.encrypt(b"tea").await?.parent_key(), first.parent_key());

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use crate::actors::{CachedKey, SessionCore};
+use crate::actors::SessionCore;
 use crate::error::{BoxError, Error};
 use crate::metrics::Timed;
 use crate::record::DataRowRecord;
@@ -136,7 +136,8 @@ impl Session {
     /// Wraps the record's data row key under the partition's newest intermediate key; the payload is neither read nor
     /// changed. Returns `None` for a record that needs no change.
     ///
-    /// Once all records that are under a key were treated so, nothing needs that key any more.
+    /// Once all records that are under a key were treated so, nothing needs that key any more. Errors are not counted as
+    /// those of encrypting and decrypting are.
     ///
     /// # Errors
     /// Those of [`decrypt`](Self::decrypt) and [`encrypt`](Self::encrypt) that are not about the payload.
@@ -146,14 +147,13 @@ impl Session {
     pub async fn rewrap(&self, record: &DataRowRecord) -> Result<Option<DataRowRecord>, Error> {
         self.check_open()?;
         let (now, parent) = (self.shared.now(), record.parent_key());
+        // First of all, so that a record that names no key of this partition has none made.
+        let from = self.with_version(parent.id.as_str(), parent.created, now, |_, key| Ok(Arc::clone(key))).await?;
         let newest = self.latest(now).await?;
         if parent.id == newest.meta().id && parent.created >= newest.meta().created {
             return Ok(None);
         }
-        let rewrap = |shared: &Shared, from: &Arc<CachedKey>| {
-            shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key())
-        };
-        let encrypted_key = self.with_version(parent.id.as_str(), parent.created, now, rewrap).await?;
+        let encrypted_key = self.shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key())?;
         Ok(Some(record.with_key(encrypted_key.to_vec(), newest.meta().clone())))
     }
 
