@@ -24,13 +24,13 @@ struct Noted {
 
 impl Notes {
     fn register(&self, kind: &'static str, key: &Key) {
-        let mut noted = self.0.lock().unwrap();
+        let mut noted = self.0.lock().expect("no holder panics");
         let (_, labels) = noted.registered.entry(key.name().to_owned()).or_insert_with(|| (kind, BTreeSet::new()));
         labels.extend(key.labels().map(|label| label.key().to_owned()));
     }
 
     fn describe(&self, name: &KeyName, text: &SharedString) {
-        self.0.lock().unwrap().described.insert(name.as_str().to_owned(), text.to_string());
+        self.0.lock().expect("no holder panics").described.insert(name.as_str().to_owned(), text.to_string());
     }
 }
 
