@@ -6,19 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::stores::Revocation;
-use keyward::{CacheScope, Error, EvictionPolicy, RotationCause, SessionFactory};
-use support::{Call, Calls, DAY, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, at, eventually};
+use keyward::{CacheScope, Error, EvictionPolicy, RotationCause};
+use support::{Call, Calls, DAY, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, at, eventually, settle};
 
 /// When a fresh world makes its first keys: the full minute before its clock.
 const FIRST: i64 = START - 5;
-
-/// Returns when what was asked for in the background before is done.
-async fn settle(factory: &SessionFactory, number: i64) {
-    let session = factory.session(&format!("settle {number}")).await.expect("the id is usable");
-    // The request comes after that on the same road. It fails where the store is away.
-    let _ = session.encrypt(b"").await;
-    eventually("all loads have ended", || factory.status().loads_in_flight == 0).await;
-}
 
 #[tokio::test]
 async fn a_key_whose_check_fails_serves_for_a_while_and_then_encrypting_fails() -> TestResult {

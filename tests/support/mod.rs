@@ -217,3 +217,12 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
         tokio::task::yield_now().await;
     }
 }
+
+/// Returns when what was asked for in the background before is done; costs a look for a key of another partition, by
+/// `number`.
+pub(crate) async fn settle(factory: &SessionFactory, number: i64) {
+    let session = factory.session(&format!("settle {number}")).await.expect("the id is usable");
+    // The request comes after that on the same road. It fails where the store is away.
+    let _ = session.encrypt(b"").await;
+    eventually("all loads have ended", || factory.status().loads_in_flight == 0).await;
+}
