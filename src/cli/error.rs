@@ -203,7 +203,9 @@ impl Failure {
             Self::Decrypt(Error::WrongPartition) => {
                 Some("give the --partition, --service and --product that it was encrypted with")
             }
-            Self::Decrypt(Error::KeyNotFound { .. }) => Some("give the --store that it was encrypted with"),
+            Self::Decrypt(Error::KeyNotFound { .. }) => {
+                Some("give the --store that it was encrypted with; keys that were shredded are gone for good")
+            }
             Self::Decrypt(Error::Undecryptable) => {
                 Some("the record was changed, or it was made with another --store or --kms")
             }

@@ -104,9 +104,10 @@ impl KeyCacheActor {
         self.publish_loads();
         if let (true, Wanted::Exact(created)) = (load.is_stranger, wanted.load()) {
             let (key, now) = (KeyMeta { id: ring.id().clone(), created }, self.loader.now());
-            match &result {
-                Err(Error::KeyNotFound { .. }) => self.strangers.note_absent(key, now),
-                _ => self.strangers.give_back(&key, now),
+            if result.as_ref().is_err_and(|error| is_missing(error, ring, created)) {
+                self.strangers.note_absent(key, now);
+            } else {
+                self.strangers.give_back(&key, now);
             }
         }
         let result = match result.and_then(|key| self.check_outlawed(key)) {
@@ -163,7 +164,9 @@ impl KeyCacheActor {
         let Some(known) = known else { return Err(error) };
         match error {
             Error::Shredded { .. } => self.forget(ring.id()),
-            Error::KeyNotFound { created, .. } => self.versions(ring.id()).forget(ring, created),
+            _ if is_missing(&error, ring, known.meta().created) => {
+                self.versions(ring.id()).forget(ring, known.meta().created);
+            }
             _ => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a cached key could not be checked");
                 self.loader.meters.refresh_failures.increment(1);
@@ -334,4 +337,9 @@ impl Handler<Close> for KeyCacheActor {
         self.system_keys.clear();
         self.intermediate_keys.clear();
     }
+}
+
+/// Tells whether this version is what could not be found, and not its system key.
+fn is_missing(error: &Error, ring: &KeyRing, version: i64) -> bool {
+    matches!(error, Error::KeyNotFound { id, created } if id == ring.id().as_str() && *created == version)
 }

@@ -89,9 +89,10 @@ impl CachedKey {
     ///
     /// Where the system key alone is to be looked at, one caller does so for all keys under it.
     pub(crate) fn claim(&self, policy: &CryptoPolicy, now: i64) -> Option<Claim<'_>> {
-        let is_own = self.checks().freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
+        let own = self.checks();
+        let is_own = own.is_failing() || own.freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
         let parent = self.parent.as_ref().filter(|_| !is_own);
-        let checks = parent.map_or(self.checks(), |parent| parent.checks());
+        let checks = parent.map_or(own, |parent| parent.checks());
         checks.claim(now).then_some(Claim(checks))
     }
 
