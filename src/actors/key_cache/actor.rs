@@ -105,6 +105,7 @@ impl KeyCacheActor {
         }
         let result = match result.and_then(|key| self.check_outlawed(key)) {
             Ok(key) => {
+                let key = self.unite(ring, key, wanted);
                 self.publish(ring, &key, wanted);
                 Ok(key)
             }
@@ -128,6 +129,23 @@ impl KeyCacheActor {
             }
         }
         Ok(key)
+    }
+
+    /// Returns what stands for a version that two loads have found at once: what is known of its row is in one place.
+    fn unite(&self, ring: &KeyRing, key: Arc<CachedKey>, wanted: Wanted) -> Arc<CachedKey> {
+        match ring.with_version(key.meta().created, Arc::clone) {
+            Some(known) if !Arc::ptr_eq(known.status(), key.status()) => {
+                if key.status().is_revoked() {
+                    known.status().revoke();
+                }
+                if wanted.is_newest() {
+                    Arc::new(known.under(&self.loader.policy, key.parent().cloned()))
+                } else {
+                    known
+                }
+            }
+            _ => key,
+        }
     }
 
     fn publish(&mut self, ring: &Arc<KeyRing>, key: &Arc<CachedKey>, wanted: Wanted) {
