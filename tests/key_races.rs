@@ -6,7 +6,40 @@ mod support;
 use std::sync::Arc;
 
 use keyward::stores::Revocation;
-use support::{TestResult, World, poll_once};
+use keyward::CacheScope;
+use support::{HOUR, SECOND, TestResult, World, poll_once};
+
+#[tokio::test]
+async fn a_rotation_reaches_sessions_that_have_caches_of_their_own() -> TestResult {
+    let world = World::with_policy(|policy| policy.intermediate_key_cache_scope = CacheScope::Session).await?;
+    let session = world.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    let rotated = world.factory.keys(Arc::clone(&world.store)).rotate("alice").await?;
+    assert_eq!(*session.encrypt(b"tea").await?.parent_key(), rotated);
+    drop(session);
+    world.close().await
+}
+
+#[tokio::test]
+async fn a_rotation_is_not_undone_by_a_look_at_the_store_that_began_before() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    world.advance(HOUR + SECOND);
+    let id = world.intermediate_key("alice");
+    let earlier = world.store.control.delay_answers(&id);
+    let mut slow = Box::pin(session.encrypt(b"tea"));
+    assert!(poll_once(slow.as_mut()).is_pending());
+    earlier.arrivals(1).await;
+    world.store.control.delay_answers(&id).open();
+    let rotated = world.factory.keys(Arc::clone(&world.store)).rotate("alice").await?;
+    earlier.open();
+    assert_eq!(*slow.await?.parent_key(), rotated);
+    assert_eq!(*session.encrypt(b"tea").await?.parent_key(), rotated);
+    assert_eq!(world.store.rows(&id).len(), 2);
+    drop(session);
+    world.close().await
+}
 
 #[tokio::test]
 async fn a_revocation_counts_where_two_loads_found_the_key_at_once() -> TestResult {
