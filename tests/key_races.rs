@@ -67,3 +67,24 @@ async fn a_revocation_counts_where_two_loads_found_the_key_at_once() -> TestResu
     drop(keys);
     world.close().await
 }
+
+#[tokio::test]
+async fn a_record_under_a_revoked_key_is_rewrapped_by_a_process_that_never_used_that_key() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let old = session.encrypt(b"tea").await?;
+    let other = world.another().await?;
+    let rotated = other.keys(Arc::clone(&world.store)).rotate("alice").await?;
+    let record = other.session("alice").await?.encrypt(b"tea").await?;
+    assert_eq!(*record.parent_key(), rotated);
+    assert_eq!(session.rewrap(&record).await?, None, "a newer key is as good");
+
+    let revoked = world.factory.keys(Arc::clone(&world.store)).revoke(&rotated).await?;
+    assert_eq!(revoked, Revocation::Revoked);
+    let rewrapped = session.rewrap(&record).await?.expect("nothing may need a revoked key");
+    assert_eq!(rewrapped.parent_key(), old.parent_key());
+    assert_eq!(session.decrypt(&rewrapped).await?, b"tea");
+    other.close().await?;
+    drop(session);
+    world.close().await
+}

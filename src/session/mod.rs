@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use crate::actors::{CachedKey, SessionCore};
+use crate::actors::{CachedKey, SessionCore, Verdict};
 use crate::error::{BoxError, Error};
 use crate::metrics::Timed;
 use crate::record::DataRowRecord;
@@ -147,14 +147,19 @@ impl Session {
         self.check_open()?;
         let (now, parent) = (self.shared.now(), record.parent_key());
         let newest = self.latest(now).await?;
-        if parent.id == newest.meta().id && parent.created >= newest.meta().created {
+        if parent == newest.meta() {
             return Ok(None);
         }
+        let is_later = parent.id == newest.meta().id && parent.created > newest.meta().created;
         let rewrap = |shared: &Shared, from: &Arc<CachedKey>| {
-            shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key())
+            // Another process made it and this one has not seen it yet, unless it was revoked since.
+            if is_later && from.verdict(&shared.policy, now) != Verdict::Invalid {
+                return Ok(None);
+            }
+            shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key()).map(Some)
         };
         let encrypted_key = self.with_version(parent.id.as_str(), parent.created, now, rewrap).await?;
-        Ok(Some(record.with_key(encrypted_key.to_vec(), newest.meta().clone())))
+        Ok(encrypted_key.map(|key| record.with_key(key.to_vec(), newest.meta().clone())))
     }
 
     /// Encrypts a payload, hands the record to `storer`, and returns the key it was stored under.
