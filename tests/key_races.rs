@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use keyward::stores::Revocation;
-use keyward::CacheScope;
+use keyward::{CacheScope, DataRowRecord, Error};
 use support::{HOUR, SECOND, TestResult, World, poll_once};
 
 #[tokio::test]
@@ -86,5 +86,20 @@ async fn a_record_under_a_revoked_key_is_rewrapped_by_a_process_that_never_used_
     assert_eq!(session.decrypt(&rewrapped).await?, b"tea");
     other.close().await?;
     drop(session);
+    world.close().await
+}
+
+#[tokio::test]
+async fn a_forged_record_that_names_the_next_key_does_not_hide_it() -> TestResult {
+    let world = World::with_policy(|policy| policy.cache_intermediate_keys = false).await?;
+    let record = world.encrypt("bob", b"tea").await?;
+    let next = support::key(&world.intermediate_key("alice"), record.parent_key().created);
+    let forged =
+        DataRowRecord::from_parts(record.created(), record.encrypted_key().to_vec(), next, record.data().to_vec());
+    let refused = world.decrypt("alice", &forged).await;
+    assert!(matches!(refused, Err(Error::KeyNotFound { .. })), "{refused:?}");
+    let made = world.encrypt("alice", b"tea").await?;
+    assert_eq!(made.parent_key(), forged.parent_key());
+    assert_eq!(world.decrypt("alice", &made).await?, b"tea");
     world.close().await
 }

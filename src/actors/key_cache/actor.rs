@@ -123,6 +123,7 @@ impl KeyCacheActor {
         }
         let result = match result.and_then(|key| self.check_outlawed(key)) {
             Ok(key) => {
+                self.strangers.note_present(key.meta());
                 let key = self.unite(ring, key, wanted);
                 self.publish(ring, &key, wanted);
                 if wanted == Wanted::Rotated {
