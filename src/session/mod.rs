@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use crate::actors::SessionCore;
+use crate::actors::{SessionCore, Verdict};
 use crate::error::{BoxError, Error};
 use crate::metrics::Timed;
 use crate::record::DataRowRecord;
@@ -150,7 +150,12 @@ impl Session {
         // First of all, so that a record that names no key of this partition has none made.
         let from = self.with_version(parent.id.as_str(), parent.created, now, |_, key| Ok(Arc::clone(key))).await?;
         let newest = self.latest(now).await?;
-        if parent.id == newest.meta().id && parent.created >= newest.meta().created {
+        if parent == newest.meta() {
+            return Ok(None);
+        }
+        // Another process made it and this one has not seen it yet, unless it was revoked since.
+        let is_later = parent.id == newest.meta().id && parent.created > newest.meta().created;
+        if is_later && from.verdict(&self.shared.policy, now) != Verdict::Invalid {
             return Ok(None);
         }
         let encrypted_key = self.shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key())?;

@@ -30,6 +30,8 @@ struct Load {
     task: AbortHandle,
     /// Whether it took a look-up from the allowance of its partition.
     is_stranger: bool,
+    /// What was made at an operator's request after it began: an older key is not what encrypts from now on.
+    outdated_by: Option<i64>,
 }
 
 /// Serialises what is known of keys; the loads themselves run beside it.
@@ -84,11 +86,11 @@ impl KeyCacheActor {
         let load = self.loader.clone().load(context.address(), Arc::clone(&ring), wanted);
         // A task of its own: a panic in an application's store or service ends this load and nothing else.
         let task = actix::spawn(load);
-        self.loads.insert(id, Load { waiting: Vec::new(), task: task.abort_handle(), is_stranger });
+        self.loads.insert(id, Load { waiting: Vec::new(), task: task.abort_handle(), is_stranger, outdated_by: None });
         self.publish_loads();
-        context.spawn(task.into_actor(self).map(move |result, actor, _| {
+        context.spawn(task.into_actor(self).map(move |result, actor, context| {
             let result = result.unwrap_or(Err(Error::Restarted { component: "key load" }));
-            actor.finish_load(&ring, wanted, result);
+            actor.finish_load(&ring, wanted, result, context);
             // Whoever asked may be gone, and with nothing loaded nobody else would give the ring back.
             actor.loader.index.release(ring);
         }));
@@ -99,9 +101,25 @@ impl KeyCacheActor {
         self.loader.meters.loads.set(self.loads.len() as f64);
     }
 
-    fn finish_load(&mut self, ring: &Arc<KeyRing>, wanted: Wanted, result: Result<Arc<CachedKey>, Error>) {
-        let Some(load) = self.loads.remove(&(ring.serial(), wanted.load())) else { return };
+    fn finish_load(
+        &mut self,
+        ring: &Arc<KeyRing>,
+        wanted: Wanted,
+        result: Result<Arc<CachedKey>, Error>,
+        context: &mut Context<Self>,
+    ) {
+        let id = (ring.serial(), wanted.load());
+        let Some(load) = self.loads.remove(&id) else { return };
         self.publish_loads();
+        if let (Ok(key), Some(created)) = (&result, load.outdated_by)
+            && key.meta().created < created
+        {
+            self.start_load(Arc::clone(ring), wanted, false, context);
+            if let Some(again) = self.loads.get_mut(&id) {
+                again.waiting = load.waiting;
+            }
+            return;
+        }
         if let (true, Wanted::Exact(created)) = (load.is_stranger, wanted.load()) {
             let (key, now) = (KeyMeta { id: ring.id().clone(), created }, self.loader.now());
             if result.as_ref().is_err_and(|error| is_missing(error, ring, created)) {
@@ -112,7 +130,12 @@ impl KeyCacheActor {
         }
         let result = match result.and_then(|key| self.check_outlawed(key)) {
             Ok(key) => {
+                self.strangers.note_present(key.meta());
+                let key = self.unite(ring, key, wanted);
                 self.publish(ring, &key, wanted);
+                if wanted == Wanted::Rotated {
+                    self.outdate(key.meta());
+                }
                 Ok(key)
             }
             Err(error) => self.serve_stale(ring, wanted, error),
@@ -137,6 +160,23 @@ impl KeyCacheActor {
         Ok(key)
     }
 
+    /// Returns what stands for a version that two loads have found at once: what is known of its row is in one place.
+    fn unite(&self, ring: &KeyRing, key: Arc<CachedKey>, wanted: Wanted) -> Arc<CachedKey> {
+        match ring.with_version(key.meta().created, Arc::clone) {
+            Some(known) if !Arc::ptr_eq(known.status(), key.status()) => {
+                if key.status().is_revoked() {
+                    known.status().revoke();
+                }
+                if wanted.is_newest() {
+                    Arc::new(known.under(&self.loader.policy, key.parent().cloned()))
+                } else {
+                    known
+                }
+            }
+            _ => key,
+        }
+    }
+
     fn publish(&mut self, ring: &Arc<KeyRing>, key: &Arc<CachedKey>, wanted: Wanted) {
         let policy = Arc::clone(&self.loader.policy);
         let is_cached = match ring.id().kind() {
@@ -152,6 +192,18 @@ impl KeyCacheActor {
         }
         ring.publish(key, wanted.is_newest());
         self.versions(ring.id()).remember(ring, key);
+    }
+
+    /// Has what encrypted so far, or is about to be found, give way to a version that was asked for; sessions may have rings
+    /// of their own.
+    fn outdate(&mut self, KeyMeta { id, created }: &KeyMeta) {
+        for ring in self.loader.index.of(id) {
+            ring.outdate(*created);
+            if let Some(load) = self.loads.get_mut(&(ring.serial(), Wanted::Latest)) {
+                load.outdated_by = Some(*created);
+            }
+            self.loader.index.release(ring);
+        }
     }
 
     /// Returns what is there when the store could not be looked at: what it said a while ago, if that is good enough.

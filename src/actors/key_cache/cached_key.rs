@@ -59,6 +59,11 @@ impl CachedKey {
         Self { key, status, parent, expires, due, touched: true.into() }
     }
 
+    /// Returns the same key under what is known of its parent now.
+    pub(super) fn under(&self, policy: &CryptoPolicy, parent: Option<Arc<KeyStatus>>) -> Self {
+        Self::new(policy, Arc::clone(&self.key), Arc::clone(&self.status), parent)
+    }
+
     pub(crate) fn meta(&self) -> &KeyMeta {
         self.status.meta()
     }

@@ -360,9 +360,7 @@ impl Loader {
     ) -> Option<Arc<CachedKey>> {
         ring.with_version(row.created, |known| {
             known.status().observe(self.is_revoked(meta, row), asked);
-            let parent = parent.map(|parent| Arc::clone(parent.status()));
-            let (key, status) = (Arc::clone(known.key()), Arc::clone(known.status()));
-            Arc::new(CachedKey::new(&self.policy, key, status, parent))
+            Arc::new(known.under(&self.policy, parent.map(|parent| Arc::clone(parent.status()))))
         })
     }
 

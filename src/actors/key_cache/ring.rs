@@ -152,6 +152,13 @@ impl KeyRing {
         }
     }
 
+    /// Has the newest version looked for in the store before it encrypts again, if it is older than `created`.
+    pub(super) fn outdate(&self, created: i64) {
+        if self.latest.load().as_ref().is_some_and(|key| key.meta().created < created) {
+            self.latest.store(None);
+        }
+    }
+
     /// Forgets the version created at `created`.
     pub(super) fn withdraw(&self, created: i64) {
         self.versions

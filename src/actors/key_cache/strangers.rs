@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use crate::cache::{Cache, Cached, EvictionPolicy};
 use crate::ids::{KeyId, KeyMeta};
 
-/// How long a key that was not found is taken not to exist, in milliseconds. A record cannot name a key before that is
-/// stored, so this delays only what a lagging replica could not find.
+/// How long a key that was not found is taken not to exist, in milliseconds. Only a forged record names a key before that is
+/// stored, so this delays what a lagging replica could not find, and what another process makes right after a forgery.
 const ABSENT: i64 = 2_000;
 
 /// How many look-ups of keys that are not loaded a partition has at once, and how many more per second; those that find
@@ -80,6 +80,11 @@ impl Strangers {
         self.absent.insert(key, Until(now.saturating_add(ABSENT)), now);
     }
 
+    /// Takes note that there is such a key: a forged record may have named it before it was made.
+    pub(super) fn note_present(&mut self, key: &KeyMeta) {
+        self.absent.remove(key);
+    }
+
     fn allowance(&mut self, id: &KeyId, now: i64) -> i64 {
         let known = self.allowances.get(id, now);
         known.map_or(BURST * 1000, |known| {
@@ -113,6 +118,9 @@ mod tests {
         assert_eq!(strangers.ask(&key(1), ABSENT), Answer::Absent);
         assert_eq!(strangers.ask(&key(2), ABSENT), Answer::Load);
         assert_eq!(strangers.ask(&key(1), ABSENT + 1), Answer::Load);
+        strangers.note_absent(key(2), ABSENT);
+        strangers.note_present(&key(2));
+        assert_eq!(strangers.ask(&key(2), ABSENT), Answer::Load, "it was made since");
         strangers.note_absent(key(3), 1_000_000);
         assert_eq!(strangers.ask(&key(3), 0), Answer::Load, "a clock that went back does not prolong it");
     }
