@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::actors::Wanted;
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::ids::{KeyId, KeyKind, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 use crate::session::Shared;
@@ -117,7 +117,8 @@ impl Keys {
     /// processes that never had the key. Shredding again is harmless.
     ///
     /// # Errors
-    /// [`Error::Partition`], [`Error::Metastore`]: keys may be destroyed or not, and shredding again finds out.
+    /// [`Error::Partition`], [`Error::Metastore`]: keys may be destroyed or not, and shredding again finds out. A store may
+    /// need longer than the factory's `metastore_timeout` to erase them, and goes on when that is over.
     pub async fn shred(&self, partition: &str) -> Result<Vec<KeyMeta>, Error> {
         let partition = self.shared.realm.partition(partition)?;
         let mut shredded = Vec::new();
@@ -134,7 +135,14 @@ impl Keys {
             let tombstone = EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or(none)));
             let (store, wanted) = (Arc::clone(&self.store), id.clone());
             let work = async move { store.shred(&wanted, &tombstone).await };
-            let destroyed = self.operate("shred the keys of a partition", work).await?;
+            let destroyed = match self.operate("shred the keys of a partition", work).await {
+                Ok(destroyed) => destroyed,
+                Err(error) => {
+                    // They may be destroyed: whoever needs them looks first.
+                    self.shared.system.keys.forget(id).await?;
+                    return Err(error);
+                }
+            };
             self.shared.audit.key_shredded(&id, destroyed.len());
             self.shared.system.keys.shred(id).await?;
             shredded.extend(destroyed);
@@ -151,7 +159,7 @@ impl Keys {
     async fn operate<R: Send + 'static>(
         &self,
         operation: &'static str,
-        work: impl Future<Output = Result<R, crate::error::StoreError>> + Send + 'static,
+        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
     ) -> Result<R, Error> {
         self.shared.system.operate(operation, work).await
     }

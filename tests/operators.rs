@@ -4,9 +4,12 @@ mod support;
 
 use std::sync::Arc;
 
-use keyward::stores::Revocation;
-use keyward::{CacheScope, CryptoPolicy, DataRowRecord, Error, KeyKind, Keys, SessionFactory};
-use support::{Calls, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, key};
+use async_trait::async_trait;
+use keyward::stores::{KeyAdmin, KeyRow, Revocation, StoreError};
+use keyward::{
+    CacheScope, CryptoPolicy, DataRowRecord, EnvelopeKeyRecord, Error, KeyId, KeyKind, KeyMeta, Keys, SessionFactory,
+};
+use support::{Calls, Fault, HOUR, MINUTE, Recorder, SECOND, START, TestResult, World, key};
 
 /// When a fresh world makes its first keys: the full minute before its clock.
 const FIRST: i64 = START - 5;
@@ -144,6 +147,42 @@ async fn a_shredded_partition_is_gone_here_at_once_and_elsewhere_within_the_inte
         world.close().await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_shredding_whose_answer_is_lost_takes_effect_all_the_same() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let record = session.encrypt(b"tea").await?;
+    let forgetful = world.factory.keys(Forgetful(Arc::clone(&world.store)));
+    assert!(matches!(forgetful.shred("alice").await, Err(Error::Metastore(_))));
+    let refused = session.decrypt(&record).await;
+    assert!(matches!(refused, Err(Error::Shredded { .. } | Error::KeyNotFound { .. })), "{refused:?}");
+    assert!(matches!(session.encrypt(b"tea").await, Err(Error::Shredded { .. })));
+    assert!(keys_of(&world, &world.factory).shred("alice").await?.is_empty());
+    Ok(())
+}
+
+/// A store that does what it is told and loses the answer.
+struct Forgetful(Arc<Recorder>);
+
+#[async_trait]
+impl KeyAdmin for Forgetful {
+    async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
+        self.0.list(after, limit).await
+    }
+
+    async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        self.0.revoke(key).await.and(Err(lost()))
+    }
+
+    async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
+        self.0.shred(id, tombstone).await.and(Err(lost()))
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::Transient { operation: "test", advice: None, source: "the answer is lost".into() }
 }
 
 #[tokio::test]

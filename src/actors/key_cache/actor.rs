@@ -9,7 +9,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseFutur
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::handle::{Close, Get, Look, Revoke, Shred};
+use super::handle::{Close, Forget, Get, Look, Revoke, Shred};
 use super::strangers::{Answer, Strangers};
 use super::versions::Versions;
 use super::{CachedKey, KeyRing, Loader, Verdict, Wanted};
@@ -370,6 +370,14 @@ impl Handler<Shred> for KeyCacheActor {
 
     fn handle(&mut self, Shred { id }: Shred, _: &mut Self::Context) {
         self.loader.outlawed.shred(&id);
+        self.forget(&id);
+    }
+}
+
+impl Handler<Forget> for KeyCacheActor {
+    type Result = ();
+
+    fn handle(&mut self, Forget { id }: Forget, _: &mut Self::Context) {
         self.forget(&id);
     }
 }

@@ -63,6 +63,11 @@ impl KeyCache {
         self.mailbox.ask(Shred { id }).await
     }
 
+    /// Forgets all versions of a key, which may have been destroyed.
+    pub(crate) async fn forget(&self, id: KeyId) -> Result<(), Error> {
+        self.mailbox.ask(Forget { id }).await
+    }
+
     /// Forgets all keys and fails all who wait.
     pub(in crate::actors) async fn close(&self) -> Result<(), Error> {
         let closed = self.mailbox.ask(Close).await;
@@ -139,6 +144,14 @@ pub(super) struct Shred {
 }
 
 impl Message for Shred {
+    type Result = ();
+}
+
+pub(super) struct Forget {
+    pub(super) id: KeyId,
+}
+
+impl Message for Forget {
     type Result = ();
 }
 
