@@ -53,6 +53,7 @@ impl fmt::Debug for AuditSettings {
 pub(crate) struct Audit {
     tenant_key: KeyedHash,
     clock: Arc<dyn Clock>,
+    has_sink: bool,
     queue: Mutex<Option<Queue>>,
 }
 
@@ -74,7 +75,7 @@ impl Audit {
         };
         let queue = settings.sink.map(|sink| Queue::start(sink, settings.capacity, dropped)).transpose();
         let queue = queue.map_err(BuildError::Threads)?;
-        Ok(Self { tenant_key: KeyedHash::new(&key), clock, queue: Mutex::new(queue) })
+        Ok(Self { tenant_key: KeyedHash::new(&key), clock, has_sink: queue.is_some(), queue: Mutex::new(queue) })
     }
 
     /// Returns what stands for the tenant that an intermediate key belongs to.
@@ -84,27 +85,26 @@ impl Audit {
     }
 
     pub(crate) fn key_made(&self, key: &KeyMeta, cause: RotationCause) {
-        let key = self.audited(key);
-        self.tell(match cause {
-            RotationCause::First => AuditEvent::KeyCreated { key },
-            cause => AuditEvent::KeyRotated { key, cause },
+        self.tell(|| match cause {
+            RotationCause::First => AuditEvent::KeyCreated { key: self.audited(key) },
+            cause => AuditEvent::KeyRotated { key: self.audited(key), cause },
         });
     }
 
     pub(crate) fn key_revoked(&self, key: &KeyMeta) {
-        self.tell(AuditEvent::KeyRevoked { key: self.audited(key) });
+        self.tell(|| AuditEvent::KeyRevoked { key: self.audited(key) });
     }
 
     pub(crate) fn key_refused(&self, key: &KeyMeta, reason: &'static str) {
-        self.tell(AuditEvent::KeyRefused { key: self.audited(key), reason });
+        self.tell(|| AuditEvent::KeyRefused { key: self.audited(key), reason });
     }
 
     pub(crate) fn key_shredded(&self, id: &KeyId, versions: usize) {
-        self.tell(AuditEvent::KeyShredded { tenant: self.tenant(id), versions });
+        self.tell(|| AuditEvent::KeyShredded { tenant: self.tenant(id), versions });
     }
 
     pub(crate) fn decrypt_refused(&self, own_key: &KeyId, reason: &'static str) {
-        self.tell(AuditEvent::DecryptRefused { tenant: self.tenant(own_key), reason });
+        self.tell(|| AuditEvent::DecryptRefused { tenant: self.tenant(own_key), reason });
     }
 
     /// Hands over what waits for the sink, for at most `time`; later events go to `tracing` alone.
@@ -118,7 +118,12 @@ impl Audit {
         AuditedKey { kind: key.id.kind(), created: key.created, tenant }
     }
 
-    fn tell(&self, event: AuditEvent) {
+    /// Tells of an event, which is made only if somebody hears it.
+    fn tell(&self, event: impl FnOnce() -> AuditEvent) {
+        if !self.has_sink && !tracing::enabled!(target: AUDIT_TARGET, tracing::Level::INFO) {
+            return;
+        }
+        let event = event();
         event.trace();
         if let Some(queue) = &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
             queue.push(AuditRecord { at: self.clock.now(), event });
