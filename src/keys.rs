@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::actors::Wanted;
 use crate::error::{Error, StoreError};
-use crate::ids::{KeyId, KeyKind, KeyMeta};
+use crate::ids::{KeyId, KeyKind, KeyMeta, Partition};
 use crate::record::EnvelopeKeyRecord;
 use crate::session::Shared;
 use crate::stores::{KeyAdmin, Revocation};
@@ -60,14 +60,13 @@ impl Keys {
     /// Revoking a system key takes the intermediate keys under it out of use.
     ///
     /// # Errors
-    /// [`Error::Metastore`], [`Error::Closed`]; nothing is known to have changed then.
+    /// [`Error::Metastore`]: the key may be revoked there or not, and is out of use here; [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// As all operations here: what was begun goes on to its end.
     pub async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, Error> {
-        let (store, wanted) = (Arc::clone(&self.store), key.clone());
-        let outcome = self.operate("revoke a key", async move { store.revoke(&wanted).await }).await?;
-        if outcome != Revocation::NotFound {
-            self.shared.system.keys.revoke(key.clone()).await?;
-        }
-        Ok(outcome)
+        let (own, key) = (self.clone(), key.clone());
+        self.shared.system.detached(async move { own.revoke_now(&key).await }).await
     }
 
     /// Revokes all keys of a kind that were created before `created_before` (Unix seconds), and returns which they were.
@@ -75,20 +74,8 @@ impl Keys {
     /// # Errors
     /// As for [`revoke`](Self::revoke); keys that come before the one that failed are revoked.
     pub async fn revoke_before(&self, kind: KeyKind, created_before: i64) -> Result<Vec<KeyMeta>, Error> {
-        let mut revoked = Vec::new();
-        let mut after: Option<KeyMeta> = None;
-        loop {
-            let (store, from) = (Arc::clone(&self.store), after.clone());
-            let page = self.operate("list keys", async move { store.list(from.as_ref(), PAGE).await }).await?;
-            let Some(last) = page.last() else { return Ok(revoked) };
-            after = Some(last.key.clone());
-            for row in page {
-                let is_wanted = row.key.id.kind() == Some(kind) && row.key.created < created_before;
-                if is_wanted && self.revoke(&row.key).await? == Revocation::Revoked {
-                    revoked.push(row.key);
-                }
-            }
-        }
+        let own = self.clone();
+        self.shared.system.detached(async move { own.revoke_all(kind, created_before).await }).await
     }
 
     /// Makes a new intermediate key for a partition, under which it encrypts from now on.
@@ -120,11 +107,40 @@ impl Keys {
     /// [`Error::Partition`], [`Error::Metastore`]: keys may be destroyed or not, and shredding again finds out. A store may
     /// need longer than the factory's `metastore_timeout` to erase them, and goes on when that is over.
     pub async fn shred(&self, partition: &str) -> Result<Vec<KeyMeta>, Error> {
-        let partition = self.shared.realm.partition(partition)?;
+        let (own, partition) = (self.clone(), self.shared.realm.partition(partition)?);
+        self.shared.system.detached(async move { own.shred_now(&partition).await }).await
+    }
+
+    async fn revoke_now(&self, key: &KeyMeta) -> Result<Revocation, Error> {
+        let outcome = self.within("revoke a key", self.store.revoke(key)).await;
+        // Whoever wants it revoked does not want it used until the store has answered.
+        if !matches!(outcome, Ok(Revocation::NotFound)) {
+            self.shared.system.keys.revoke(key.clone()).await?;
+        }
+        outcome
+    }
+
+    async fn revoke_all(&self, kind: KeyKind, created_before: i64) -> Result<Vec<KeyMeta>, Error> {
+        let mut revoked = Vec::new();
+        let mut after: Option<KeyMeta> = None;
+        loop {
+            let page = self.within("list keys", self.store.list(after.as_ref(), PAGE)).await?;
+            let Some(last) = page.last() else { return Ok(revoked) };
+            after = Some(last.key.clone());
+            for row in page {
+                let is_wanted = row.key.id.kind() == Some(kind) && row.key.created < created_before;
+                if is_wanted && self.revoke_now(&row.key).await? == Revocation::Revoked {
+                    revoked.push(row.key);
+                }
+            }
+        }
+    }
+
+    async fn shred_now(&self, partition: &Partition) -> Result<Vec<KeyMeta>, Error> {
         let mut shredded = Vec::new();
         for id in partition.readable_keys() {
-            let (store, from) = (Arc::clone(&self.store), KeyMeta { id: id.clone(), created: i64::MIN });
-            let page = self.operate("list keys", async move { store.list(Some(&from), 1).await }).await?;
+            let from = KeyMeta { id: id.clone(), created: i64::MIN };
+            let page = self.within("list keys", self.store.list(Some(&from), 1)).await?;
             let row = page.into_iter().find(|row| row.key.id == id);
             // Other regions' keys need a tombstone where there are any.
             if row.is_none() && id != *partition.intermediate_key() {
@@ -133,19 +149,20 @@ impl Keys {
             let parent = row.and_then(|row| row.record.ok()?.parent_key);
             let none = KeyMeta { id: self.shared.realm.system_key().clone(), created: 0 };
             let tombstone = EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or(none)));
-            let (store, wanted) = (Arc::clone(&self.store), id.clone());
-            let work = async move { store.shred(&wanted, &tombstone).await };
-            let destroyed = match self.operate("shred the keys of a partition", work).await {
-                Ok(destroyed) => destroyed,
+            let destroyed = self.within("shred the keys of a partition", self.store.shred(&id, &tombstone)).await;
+            let keys = &self.shared.system.keys;
+            match destroyed {
+                Ok(destroyed) => {
+                    keys.shred(id.clone()).await?;
+                    self.shared.audit.key_shredded(&id, destroyed.len());
+                    shredded.extend(destroyed);
+                }
                 Err(error) => {
                     // They may be destroyed: whoever needs them looks first.
-                    self.shared.system.keys.forget(id).await?;
+                    keys.forget(id).await?;
                     return Err(error);
                 }
-            };
-            self.shared.audit.key_shredded(&id, destroyed.len());
-            self.shared.system.keys.shred(id).await?;
-            shredded.extend(destroyed);
+            }
         }
         Ok(shredded)
     }
@@ -156,12 +173,15 @@ impl Keys {
         Ok(keys.get(Arc::clone(&ring), Wanted::Rotated).await?.meta().clone())
     }
 
-    async fn operate<R: Send + 'static>(
+    /// Gives a call to the store its time; only on a thread that has timers.
+    async fn within<R>(
         &self,
         operation: &'static str,
-        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
+        call: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, Error> {
-        self.shared.system.operate(operation, work).await
+        let after = self.shared.system.store_timeout();
+        let late = |_| Err(StoreError::Timeout { operation, after });
+        Ok(tokio::time::timeout(after, call).await.unwrap_or_else(late)?)
     }
 }
 

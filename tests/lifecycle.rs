@@ -135,8 +135,8 @@ async fn forged_creation_times_cost_few_reads_and_leave_nothing_in_the_index() -
             other => return Err(format!("{other:?}").into()),
         }
     }
-    assert_eq!((not_found, throttled), (64, 936));
-    assert_eq!(world.calls() - before, support::Calls { load_ik: 64, ..support::Calls::NONE });
+    assert_eq!((not_found, throttled), (256, 744));
+    assert_eq!(world.calls() - before, support::Calls { load_ik: 256, ..support::Calls::NONE });
     assert_eq!(session.decrypt(&record).await?, b"tea", "what is loaded is not affected");
     eventually("only the own keys are indexed", || world.factory.status().cached_key_ids == 2).await;
     Ok(())

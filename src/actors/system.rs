@@ -13,7 +13,7 @@ use super::key_cache::{KeyIndex, Loader};
 use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::error::{BuildError, CloseError, CloseFailure, Error, StoreError};
+use crate::error::{BuildError, CloseError, CloseFailure, Error};
 use crate::ids::Realm;
 use crate::kms::KeyManagementService;
 use crate::memory::{ArenaStatus, RandomFill, Vault};
@@ -143,29 +143,32 @@ impl System {
         &self.runtime
     }
 
-    /// Does what an operator asks of a store, on the thread of the outside world and within the deadline of its calls.
+    /// Does what an operator asks for, on the thread of the outside world, where its timers run too.
     ///
     /// # Errors
-    /// [`Error::Metastore`], [`Error::Closed`].
+    /// [`Error::Closed`], and those of the work.
     ///
     /// # Cancel safety
-    /// What was begun goes on.
-    pub(crate) async fn operate<R: Send + 'static>(
+    /// What was begun goes on to its end.
+    pub(crate) async fn detached<R: Send + 'static>(
         &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
+        work: impl Future<Output = Result<R, Error>> + Send + 'static,
     ) -> Result<R, Error> {
-        let (done, answer) = oneshot::channel();
-        let after = self.timeout;
-        let is_sent = self.outside.spawn(async move {
-            let late = |_| Err(StoreError::Timeout { operation, after });
-            // Whoever asked may be gone.
-            let _ = done.send(tokio::time::timeout(after, work).await.unwrap_or_else(late));
-        });
-        if !is_sent || self.is_closing() {
+        if self.is_closing() {
             return Err(Error::Closed);
         }
-        Ok(answer.await.map_err(|_| Error::Closed)??)
+        let (done, answer) = oneshot::channel();
+        self.outside.spawn(async move {
+            // Whoever asked may be gone.
+            let _ = done.send(work.await);
+        });
+        // Not even begun, or cut off: the thread has ended.
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Returns how long one call to the store may take.
+    pub(crate) fn store_timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(crate) fn status(&self) -> Status {

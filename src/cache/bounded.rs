@@ -208,16 +208,15 @@ impl<K: Hash + Eq, V: Cached> Cache<K, V> {
     }
 
     fn evict(&mut self) {
+        let Some(mut place) = self.order.candidate() else { return };
         for _ in 0..SPARED {
-            let Some(place) = self.order.candidate() else { return };
             if !self.entries[place as usize].as_ref().is_some_and(|entry| entry.value.take_used()) {
                 break;
             }
             self.order.access(place);
+            place = self.order.candidate().unwrap_or(place);
         }
-        if let Some(place) = self.order.candidate() {
-            self.depart(place, Departure::Evicted);
-        }
+        self.depart(place, Departure::Evicted);
     }
 
     fn depart(&mut self, place: Place, why: Departure) {

@@ -184,9 +184,11 @@ impl Session {
         };
         let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_aging| {
             Meters::hit(Timed::Decrypt);
-            let wanted = Wanted::Confirmed(created);
-            if is_aging && ring.checks().claim(now) && !keys.look(Arc::clone(ring), wanted) {
-                ring.checks().unclaim();
+            if is_aging
+                && let Some(claim) = ring.claim(now)
+                && !keys.look(Arc::clone(ring), Wanted::Confirmed(created))
+            {
+                claim.give_back();
             }
             run(key)
         });

@@ -214,6 +214,7 @@ impl KeyCacheActor {
             _ => ring.latest(),
         };
         let Some(known) = known else { return Err(error) };
+        let known = self.check_outlawed(known)?;
         match error {
             Error::Shredded { .. } => self.forget(ring.id()),
             _ if is_missing(&error, ring, known.meta().created) => {
@@ -355,13 +356,7 @@ impl Handler<Revoke> for KeyCacheActor {
         if self.loader.outlawed.revoke(&key) {
             self.loader.audit.key_revoked(&key);
         }
-        for cached in self.system_keys.keys().chain(self.intermediate_keys.keys()) {
-            for status in std::iter::once(cached.status()).chain(cached.parent()) {
-                if *status.meta() == key {
-                    status.revoke();
-                }
-            }
-        }
+        self.loader.index.revoke(&key);
     }
 }
 

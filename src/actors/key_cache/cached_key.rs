@@ -27,7 +27,11 @@ pub(crate) enum Verdict {
 /// What a caller who is to have a key looked at gives back when it could not ask for that.
 pub(crate) struct Claim<'a>(&'a Checks);
 
-impl Claim<'_> {
+impl<'a> Claim<'a> {
+    pub(super) fn of(checks: &'a Checks, now: i64) -> Option<Self> {
+        checks.claim(now).then_some(Self(checks))
+    }
+
     pub(crate) fn give_back(self) {
         self.0.unclaim();
     }
@@ -98,7 +102,7 @@ impl CachedKey {
         let is_own = own.is_failing() || own.freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
         let parent = self.parent.as_ref().filter(|_| !is_own);
         let checks = parent.map_or(own, |parent| parent.checks());
-        checks.claim(now).then_some(Claim(checks))
+        Claim::of(checks, now)
     }
 
     pub(super) fn parent(&self) -> Option<&Arc<KeyStatus>> {

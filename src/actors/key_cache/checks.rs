@@ -1,8 +1,11 @@
 //! When something was last seen in the store, and when to look again.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::policy::{CryptoPolicy, Freshness};
+
+/// How long whoever is about to look keeps others from it, in milliseconds: longer than the calls that it takes.
+const CLAIM: i64 = 60_000;
 
 /// The history of looking at something. All times are in Unix milliseconds.
 #[derive(Debug)]
@@ -12,8 +15,9 @@ pub(crate) struct Checks {
     failures: AtomicU32,
     /// Not before this is it tried again, unless it must be.
     next_attempt: AtomicI64,
-    /// Whether somebody is about to look.
-    claimed: AtomicBool,
+    /// Until then somebody is about to look. Whoever claimed that may not come to say that it is done: a key may be looked at
+    /// by another status of its.
+    claimed_until: AtomicI64,
     /// Spreads what was seen first at the same time.
     jitter: u8,
 }
@@ -24,7 +28,7 @@ impl Checks {
             checked: checked.into(),
             failures: 0.into(),
             next_attempt: i64::MIN.into(),
-            claimed: false.into(),
+            claimed_until: i64::MIN.into(),
             jitter,
         }
     }
@@ -69,13 +73,17 @@ impl Checks {
         now >= self.next_attempt.load(Ordering::Acquire)
     }
 
-    /// Tells the first caller, and no other, that it should have it looked at.
-    pub(crate) fn claim(&self, now: i64) -> bool {
-        self.may_attempt(now) && !self.claimed.load(Ordering::Relaxed) && !self.claimed.swap(true, Ordering::Relaxed)
+    /// Tells the first caller, and no other for a while, that it should have it looked at.
+    pub(super) fn claim(&self, now: i64) -> bool {
+        let until = self.claimed_until.load(Ordering::Relaxed);
+        let next = now.saturating_add(CLAIM);
+        now >= until
+            && self.may_attempt(now)
+            && self.claimed_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Lets another caller ask.
-    pub(crate) fn unclaim(&self) {
-        self.claimed.store(false, Ordering::Relaxed);
+    pub(super) fn unclaim(&self) {
+        self.claimed_until.store(i64::MIN, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use super::ring::KeyRing;
-use crate::ids::KeyId;
+use crate::ids::{KeyId, KeyMeta};
 
 /// Finds rings.
 #[derive(Debug, Default)]
@@ -53,6 +53,20 @@ impl KeyIndex {
     pub(super) fn all(&self) -> Vec<Arc<KeyRing>> {
         let shared = self.shared.iter().map(|entry| Arc::clone(entry.value()));
         shared.chain(self.own.iter().filter_map(|entry| entry.value().upgrade())).collect()
+    }
+
+    /// Has a version encrypt no more, in whatever ring, and nothing that is under it.
+    pub(super) fn revoke(&self, key: &KeyMeta) {
+        for ring in self.all() {
+            for cached in ring.versions().iter().chain(&ring.latest()) {
+                for status in std::iter::once(cached.status()).chain(cached.parent()) {
+                    if status.meta() == key {
+                        status.revoke();
+                    }
+                }
+            }
+            self.release(ring);
+        }
     }
 
     /// Returns all rings of one id.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use actix::Addr;
 
@@ -23,12 +24,15 @@ use crate::ids::{KeyId, KeyKind, KeyMeta, Realm};
 use crate::memory::{LockedKey, RandomFill, SealedKey};
 use crate::metrics::{KeyMeters, Meters};
 use crate::policy::{CryptoPolicy, RotationCause};
-use crate::record::EnvelopeKeyRecord;
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 use crate::stores::StoreOutcome;
 
 /// How often a creator that lost the race looks again; every further loss needs another process that makes an invalid
 /// key in between.
 const ATTEMPTS: u32 = 16;
+
+/// How much longer each attempt is waited for, from the third on.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(5);
 
 /// What loads need.
 #[derive(Clone)]
@@ -129,7 +133,11 @@ impl Loader {
         wanted: Wanted,
     ) -> Result<Arc<CachedKey>, Error> {
         let is_system = ring.id().kind() == Some(KeyKind::System);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            // The first loser finds the winner's key; whoever loses again may be reading from a replica that lags.
+            if attempt > 1 {
+                tokio::time::sleep(ATTEMPT_DELAY.saturating_mul(attempt)).await;
+            }
             let asked = self.now();
             let row = self.store.load_latest(ring.id().clone()).await?;
             let latest = row.as_ref().map(|row| row.created);
@@ -166,11 +174,13 @@ impl Loader {
         wanted: Wanted,
         asked: i64,
     ) -> Result<Plan, Error> {
-        let Some(row) = row else { return Ok(Plan::Make(RotationCause::First)) };
-        let meta = KeyMeta { id: ring.id().clone(), created: row.created };
-        if row.is_tombstone() || self.outlawed.is_shredded(&meta.id) {
+        let created = row.as_ref().map_or(TOMBSTONE_CREATED, |row| row.created);
+        let meta = KeyMeta { id: ring.id().clone(), created };
+        let is_tombstone = row.as_ref().is_some_and(EnvelopeKeyRecord::is_tombstone);
+        if is_tombstone || self.outlawed.is_shredded(&meta.id) {
             return Err(self.shredded(&meta));
         }
+        let Some(row) = row else { return Ok(Plan::Make(RotationCause::First)) };
         ring.checks().observe(asked);
         let now = self.now();
         if self.policy.is_skewed(row.created, now) {
@@ -368,6 +378,7 @@ impl Loader {
     fn is_revoked(&self, meta: &KeyMeta, row: &EnvelopeKeyRecord) -> bool {
         if row.revoked && self.outlawed.revoke(meta) {
             self.audit.key_revoked(meta);
+            self.index.revoke(meta);
         }
         row.revoked || self.outlawed.is_revoked(meta)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::cached_key::{CachedKey, Verdict};
+use super::cached_key::{CachedKey, Claim, Verdict};
 use super::checks::Checks;
 use crate::ids::KeyId;
 use crate::policy::{CryptoPolicy, Freshness};
@@ -74,8 +74,13 @@ impl KeyRing {
         self.serial
     }
 
+    /// Tells the first caller, and no other for a while, that it should see whether the key was destroyed.
+    pub(crate) fn claim(&self, now: i64) -> Option<Claim<'_>> {
+        Claim::of(&self.checks, now)
+    }
+
     /// Returns when the key was last seen not to be destroyed.
-    pub(crate) fn checks(&self) -> &Checks {
+    pub(super) fn checks(&self) -> &Checks {
         &self.checks
     }
 

@@ -11,7 +11,7 @@ const ABSENT: i64 = 2_000;
 
 /// How many look-ups of keys that are not loaded a partition has at once, and how many more per second; those that find
 /// their key are given back.
-const BURST: i64 = 64;
+const BURST: i64 = 256;
 const PER_SECOND: i64 = 8;
 
 /// How many keys, and how many partitions, are remembered.
