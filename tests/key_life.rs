@@ -124,6 +124,37 @@ async fn the_next_key_is_made_ahead_of_expiry_and_nobody_waits_for_it() -> TestR
 }
 
 #[tokio::test]
+async fn many_keys_that_end_with_their_system_key_cost_few_looks() -> TestResult {
+    let world = World::new().await?;
+    let mut sessions = Vec::new();
+    for number in 0..20 {
+        let session = world.session(&format!("tenant {number}")).await?;
+        session.encrypt(b"tea").await?;
+        sessions.push(session);
+    }
+    world.clock.set(at(FIRST + 90 * 24 * 3600 - 61 * 60));
+    for session in &sessions {
+        session.encrypt(b"tea").await?;
+    }
+    let before = world.calls();
+    for step in 0..240 {
+        world.advance(10 * SECOND);
+        for session in &sessions {
+            session.encrypt(b"tea").await?;
+        }
+        settle(&world.factory, step).await;
+    }
+    let calls = world.calls() - before;
+    assert_eq!(world.store.rows(&world.system_key()).len(), 2);
+    for number in 0..20 {
+        assert_eq!(world.store.rows(&world.intermediate_key(&format!("tenant {number}"))).len(), 2);
+    }
+    // One for each that settled, and one or two for each key.
+    assert!(calls.latest_ik - 240 <= 60, "{calls:?}");
+    world.close().await
+}
+
+#[tokio::test]
 async fn ahead_of_expiry_several_processes_make_one_key() -> TestResult {
     let world = World::new().await?;
     world.encrypt("alice", b"tea").await?;

@@ -223,6 +223,34 @@ async fn a_store_that_is_away_stops_no_decrypt_and_is_not_asked_every_time() -> 
 }
 
 #[tokio::test]
+async fn a_store_that_hangs_keeps_decrypting_waiting_once() -> TestResult {
+    let world = World::with(|setup| setup.operation_timeout = std::time::Duration::from_millis(50)).await?;
+    let session = world.session("alice").await?;
+    let record = session.encrypt(b"tea").await?;
+    let gate = world.store.control.block(&world.intermediate_key("alice"));
+    world.advance(3 * HOUR);
+    assert_eq!(session.decrypt(&record).await?, b"tea", "after the deadline");
+    gate.open();
+    support::eventually("the look has ended", || world.factory.status().loads_in_flight == 0).await;
+    world.store.control.fail(usize::MAX, None, None, Fault::Transient);
+    for _ in 0..10 {
+        world.advance(HOUR);
+        let mut decrypt = Box::pin(session.decrypt(&record));
+        let first = support::poll_once(decrypt.as_mut());
+        drop(decrypt);
+        support::eventually("the look has ended", || world.factory.status().loads_in_flight == 0).await;
+        if let std::task::Poll::Ready(payload) = first {
+            assert_eq!(payload?, b"tea");
+            continue;
+        }
+        assert_eq!(session.decrypt(&record).await?, b"tea");
+    }
+    let mut decrypt = Box::pin(session.decrypt(&record));
+    assert!(support::poll_once(decrypt.as_mut()).is_ready(), "the store is known to be away");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_process_that_only_decrypts_looks_once_an_interval_ahead_of_time() -> TestResult {
     let world = World::new().await?;
     let record = world.encrypt("alice", b"tea").await?;

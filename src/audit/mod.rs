@@ -33,7 +33,7 @@ pub struct AuditSettings {
     pub sink: Option<Box<dyn AuditSink>>,
     /// The key under which tenants are hashed; the same in all processes whose events are to be read together.
     pub tenant_key: Option<[u8; 32]>,
-    /// Events that wait for the sink at most; more are dropped and counted.
+    /// Events that wait for the sink at most, 1 to 1,048,576; more are dropped and counted.
     pub capacity: usize,
 }
 

@@ -9,6 +9,9 @@ use metrics::Counter;
 
 use super::{AuditRecord, AuditSink};
 
+/// Events that wait at most, whatever is configured: the queue has its size from the beginning.
+const MOST: usize = 1 << 20;
+
 /// The sending end; the thread ends with it.
 pub(crate) struct Queue {
     events: SyncSender<AuditRecord>,
@@ -19,7 +22,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Starts a thread that hands events to `sink`.
     pub(crate) fn start(mut sink: Box<dyn AuditSink>, capacity: usize, dropped: Counter) -> io::Result<Self> {
-        let (events, waiting) = sync_channel::<AuditRecord>(capacity.max(1));
+        let (events, waiting) = sync_channel::<AuditRecord>(capacity.clamp(1, MOST));
         let (end, ended) = sync_channel(1);
         thread::Builder::new().name("keyward-audit".to_owned()).spawn(move || {
             for record in waiting {

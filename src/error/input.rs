@@ -80,6 +80,16 @@ pub enum PolicyError {
         /// The option.
         option: &'static str,
     },
+    /// More entries than a cache can have.
+    #[error("{option} is {given}; a cache has {limit} entries at most")]
+    TooMany {
+        /// The option.
+        option: &'static str,
+        /// Value given.
+        given: usize,
+        /// Value allowed.
+        limit: usize,
+    },
     /// Longer than creation times can tell.
     #[error("{option} is {given:?}, more than the {limit:?} that key times can hold")]
     TooLong {

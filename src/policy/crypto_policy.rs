@@ -12,6 +12,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest duration that is added to a key time (about 3,000 years); keeps every sum within 64 bits.
 const LONGEST: Duration = Duration::from_secs(100_000_000_000);
 
+/// The largest cache; TinyLFU sets about 2 bytes for each entry aside from the beginning.
+const LARGEST_CACHE: usize = 1 << 24;
+
 /// The most wraps that nonces of 96 random bits are safe for.
 const SAFE_WRAPS: u64 = 1 << 32;
 
@@ -121,7 +124,7 @@ impl CryptoPolicy {
     /// Checks that the options make sense together.
     ///
     /// # Errors
-    /// [`PolicyError`] for a lifetime under a second, a cache of size 0, durations beyond what key times can hold, or
+    /// [`PolicyError`] for a lifetime under a second, a cache of size 0 or beyond 16,777,216, durations beyond what key times can hold, or
     /// a number of wraps that is 0 or not safe.
     pub fn validate(&self) -> Result<(), PolicyError> {
         if self.expire_after < Duration::from_secs(1) {
@@ -134,6 +137,9 @@ impl CryptoPolicy {
         ] {
             if size == 0 {
                 return Err(PolicyError::Capacity { option });
+            }
+            if size > LARGEST_CACHE {
+                return Err(PolicyError::TooMany { option, given: size, limit: LARGEST_CACHE });
             }
         }
         for (option, given) in [
@@ -168,6 +174,8 @@ mod tests {
         assert!(matches!(short.validate(), Err(PolicyError::Lifetime(_))));
         let empty = CryptoPolicy { intermediate_key_cache_size: 0, ..base() };
         assert_eq!(empty.validate(), Err(PolicyError::Capacity { option: "intermediate_key_cache_size" }));
+        let endless_cache = CryptoPolicy { session_cache_size: usize::MAX, ..base() };
+        assert!(matches!(endless_cache.validate(), Err(PolicyError::TooMany { option: "session_cache_size", .. })));
         let endless = CryptoPolicy { revoke_check_interval: Duration::MAX, ..base() };
         assert!(matches!(endless.validate(), Err(PolicyError::TooLong { .. })));
         let unsafe_budget = CryptoPolicy { max_wraps: (1 << 32) + 1, ..base() };

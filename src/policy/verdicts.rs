@@ -70,9 +70,18 @@ impl CryptoPolicy {
     /// `jitter` in 0..=255 spreads that over the first half of the lead, so that keys made together are not all replaced
     /// together.
     pub(crate) fn due_at(&self, expires: i64, jitter: u8) -> i64 {
-        let Some(lead) = self.rotate_ahead else { return i64::MAX };
-        let lead = millis(lead).min(millis(self.expire_after) / LONGEST_LEAD);
+        let Some(lead) = self.lead() else { return i64::MAX };
         expires.saturating_sub(lead - lead / 2 / 255 * i64::from(jitter))
+    }
+
+    /// Returns how long to wait, in milliseconds, before a successor that was due and could not be made is thought of again.
+    pub(crate) fn due_again(&self) -> i64 {
+        (self.lead().unwrap_or(0) / 60).clamp(FIRST_RETRY, LAST_RETRY)
+    }
+
+    /// Returns how long before the end of a key its successor is to be made, in milliseconds.
+    fn lead(&self) -> Option<i64> {
+        Some(millis(self.rotate_ahead?).min(millis(self.expire_after) / LONGEST_LEAD))
     }
 
     /// Tells whether a key that encrypted `wraps` others must not encrypt any more.

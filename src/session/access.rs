@@ -182,9 +182,9 @@ impl Session {
             let work = work.take().expect("either the loaded key or the one waited for is used");
             self.finish(key, work(&self.shared, key))
         };
-        let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_aging| {
+        let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_to_be_confirmed| {
             Meters::hit(Timed::Decrypt);
-            if is_aging
+            if is_to_be_confirmed
                 && let Some(claim) = ring.claim(now)
                 && !keys.look(Arc::clone(ring), Wanted::Confirmed(created))
             {

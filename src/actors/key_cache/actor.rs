@@ -19,9 +19,6 @@ use crate::ids::{KeyId, KeyKind, KeyMeta};
 /// How often the ages of keys are published.
 const OBSERVED_EVERY: Duration = Duration::from_secs(2);
 
-/// How soon a key whose successor is due, but cannot be made yet, is looked at again, in milliseconds.
-const DUE_AGAIN: i64 = 1_000;
-
 /// One load: by ring, so that rings of the same id do not share what they must not.
 type LoadId = (u64, Wanted);
 
@@ -187,8 +184,9 @@ impl KeyCacheActor {
             return;
         }
         let now = self.loader.now();
-        if wanted.is_newest() && key.is_due(&policy, now) {
-            key.checks().defer(now.saturating_add(DUE_AGAIN));
+        // It was tried just now.
+        if wanted == Wanted::Ahead && key.is_due(&policy, now) {
+            key.checks().defer(now.saturating_add(policy.due_again()));
         }
         ring.publish(key, wanted.is_newest());
         self.versions(ring.id()).remember(ring, key);

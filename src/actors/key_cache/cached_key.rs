@@ -59,7 +59,9 @@ impl CachedKey {
         let created = status.meta().created;
         let earliest = parent.as_ref().map_or(created, |parent| created.min(parent.meta().created));
         let expires = policy.expires_at(earliest);
-        let due = policy.due_at(expires, status.checks().jitter());
+        // A system key comes first, so that what is under it has a successor to be put under.
+        let jitter = if parent.is_some() { status.checks().jitter() } else { 0 };
+        let due = policy.due_at(expires, jitter);
         Self { key, status, parent, expires, due, touched: true.into() }
     }
 

@@ -231,6 +231,7 @@ impl Loader {
         if self.policy.is_nearly_spent(wraps) {
             return Ok(true);
         }
+        let jitter = if parent.is_some() { jitter } else { 0 };
         let due = |created: i64| self.policy.due_at(self.policy.expires_at(created), jitter);
         let parents = parent.map(|parent| parent.meta().created);
         if now < due(parents.map_or(row.created, |parent| parent.min(row.created))) {

@@ -119,12 +119,11 @@ impl KeyRing {
         work: impl FnOnce(&Arc<CachedKey>, bool) -> R,
     ) -> Option<R> {
         let freshness = self.checks.freshness(policy, now);
-        // Decrypting does not wait for a store that has just failed to answer.
-        if freshness == Freshness::Stale && self.checks.may_attempt(now) {
+        // Decrypting waits once for a store that does not answer, and from then on looks beside it.
+        if freshness == Freshness::Stale && !self.checks.is_failing() {
             return None;
         }
-        let is_aging = freshness == Freshness::Aging;
-        self.with_version(created, |key| work(key, is_aging))
+        self.with_version(created, |key| work(key, freshness != Freshness::Fresh))
     }
 
     pub(super) fn find(&self, wanted: Wanted, policy: &CryptoPolicy, now: i64) -> Option<Arc<CachedKey>> {
