@@ -154,17 +154,21 @@ impl KeyRing {
 
     /// Has the newest version looked for in the store before it encrypts again, if it is older than `created`.
     pub(super) fn outdate(&self, created: i64) {
-        if self.latest.load().as_ref().is_some_and(|key| key.meta().created < created) {
-            self.latest.store(None);
-        }
+        self.take_latest_if(|latest| latest < created);
     }
 
     /// Forgets the version created at `created`.
     pub(super) fn withdraw(&self, created: i64) {
         self.versions
             .rcu(|versions| versions.iter().filter(|key| key.meta().created != created).cloned().collect::<Vec<_>>());
-        if self.latest.load().as_ref().is_some_and(|key| key.meta().created == created) {
-            self.latest.store(None);
+        self.take_latest_if(|latest| latest == created);
+    }
+
+    /// Has no newest version if the one there is was created then; another that is published meanwhile stays.
+    fn take_latest_if(&self, created: impl Fn(i64) -> bool) {
+        let latest = self.latest.load();
+        if latest.as_ref().is_some_and(|key| created(key.meta().created)) {
+            self.latest.compare_and_swap(&*latest, None);
         }
     }
 
