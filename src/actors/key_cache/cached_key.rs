@@ -1,10 +1,10 @@
 //! One version of a key, loaded, and the verdict on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::checks::Checks;
 use super::status::KeyStatus;
+use super::sync::{AtomicBool, Ordering};
 use crate::ids::KeyMeta;
 use crate::memory::LockedKey;
 use crate::policy::{CryptoPolicy, Freshness, Wraps};
@@ -47,7 +47,7 @@ impl CachedKey {
         let earliest = parent.as_ref().map_or(created, |parent| created.min(parent.meta().created));
         let expires = policy.expires_at(earliest);
         let due = policy.due_at(expires, status.checks().jitter());
-        Self { key, status, parent, expires, due, touched: true.into() }
+        Self { key, status, parent, expires, due, touched: AtomicBool::new(true) }
     }
 
     /// Returns the same key under what is known of its parent now.

@@ -1,7 +1,6 @@
 //! When something was last seen in the store, and when to look again.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-
+use super::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use crate::policy::{CryptoPolicy, Freshness};
 
 /// The history of looking at something. All times are in Unix milliseconds.
@@ -21,10 +20,10 @@ pub(crate) struct Checks {
 impl Checks {
     pub(super) fn new(checked: i64, jitter: u8) -> Self {
         Self {
-            checked: checked.into(),
-            failures: 0.into(),
-            next_attempt: i64::MIN.into(),
-            claimed: false.into(),
+            checked: AtomicI64::new(checked),
+            failures: AtomicU32::new(0),
+            next_attempt: AtomicI64::new(i64::MIN),
+            claimed: AtomicBool::new(false),
             jitter,
         }
     }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-
 use super::cached_key::{CachedKey, Verdict};
 use super::checks::Checks;
+use super::sync::{ArcSwap, ArcSwapOption};
 use crate::ids::KeyId;
 use crate::policy::{CryptoPolicy, Freshness};
 
