@@ -43,3 +43,8 @@ apt_install() {
 need_compiler() {
     has cc || apt_install gcc libc6-dev || printf 'no C compiler (cc) on PATH\n' >&2
 }
+
+need_cargo_fuzz() {
+    if cargo fuzz --version >/dev/null 2>&1; then return; fi
+    ((EUID == 0)) && cargo install cargo-fuzz --locked --version 0.13.2
+}

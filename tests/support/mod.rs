@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keyward::{
-    BuildError, CryptoPolicy, DataRowRecord, Error, KeyId, KeyMeta, ManualClock, Session, SessionFactory,
+    BuildError, Clock, CryptoPolicy, DataRowRecord, Error, KeyId, KeyMeta, ManualClock, Session, SessionFactory,
     SessionFactoryBuilder,
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) operation_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) max_payload: usize,
+    /// By how much the factory's clock is ahead of the world's.
+    pub(crate) clock_ahead: Duration,
 }
 
 impl Default for Setup {
@@ -64,6 +66,7 @@ impl Default for Setup {
             operation_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
             max_payload: 64 * 1024 * 1024,
+            clock_ahead: Duration::ZERO,
         }
     }
 }
@@ -167,12 +170,24 @@ fn builder(
         .kms(Arc::clone(kms))
         .policy(setup.policy.clone())
         .readable_region_suffixes(setup.readable.clone())
-        .clock(Arc::clone(clock))
+        .clock(Ahead { clock: Arc::clone(clock), by: setup.clock_ahead })
         .operation_timeout(setup.operation_timeout)
         .metastore_timeout(Duration::from_secs(30))
         .kms_timeout(Duration::from_secs(30))
         .drain_timeout(setup.drain_timeout)
         .max_payload(setup.max_payload)
+}
+
+/// The clock of a machine that is ahead of the others.
+struct Ahead {
+    clock: Arc<ManualClock>,
+    by: Duration,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> SystemTime {
+        self.clock.now() + self.by
+    }
 }
 
 pub(crate) fn key(id: &str, created: i64) -> KeyMeta {

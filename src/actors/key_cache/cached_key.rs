@@ -1,10 +1,10 @@
 //! One version of a key, loaded, and the verdict on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::checks::Checks;
 use super::status::KeyStatus;
+use super::sync::{AtomicBool, Ordering};
 use crate::ids::KeyMeta;
 use crate::memory::LockedKey;
 use crate::policy::{CryptoPolicy, Freshness, Wraps};
@@ -62,7 +62,7 @@ impl CachedKey {
         // A system key comes first, so that what is under it has a successor to be put under.
         let jitter = if parent.is_some() { status.checks().jitter() } else { 0 };
         let due = policy.due_at(expires, jitter);
-        Self { key, status, parent, expires, due, touched: true.into() }
+        Self { key, status, parent, expires, due, touched: AtomicBool::new(true) }
     }
 
     /// Returns the same key under what is known of its parent now.

@@ -1,7 +1,6 @@
 //! When something was last seen in the store, and when to look again.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-
+use super::sync::{AtomicI64, AtomicU32, Ordering};
 use crate::policy::{CryptoPolicy, Freshness};
 
 /// How long whoever is about to look keeps others from it, in milliseconds: longer than the calls that it takes.
@@ -25,10 +24,10 @@ pub(crate) struct Checks {
 impl Checks {
     pub(super) fn new(checked: i64, jitter: u8) -> Self {
         Self {
-            checked: checked.into(),
-            failures: 0.into(),
-            next_attempt: i64::MIN.into(),
-            claimed_until: i64::MIN.into(),
+            checked: AtomicI64::new(checked),
+            failures: AtomicU32::new(0),
+            next_attempt: AtomicI64::new(i64::MIN),
+            claimed_until: AtomicI64::new(i64::MIN),
             jitter,
         }
     }

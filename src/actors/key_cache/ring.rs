@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-
 use super::cached_key::{CachedKey, Claim, Verdict};
 use super::checks::Checks;
+use super::sync::{ArcSwap, ArcSwapOption};
 use crate::ids::KeyId;
 use crate::policy::{CryptoPolicy, Freshness};
 
@@ -158,17 +157,21 @@ impl KeyRing {
 
     /// Has the newest version looked for in the store before it encrypts again, if it is older than `created`.
     pub(super) fn outdate(&self, created: i64) {
-        if self.latest.load().as_ref().is_some_and(|key| key.meta().created < created) {
-            self.latest.store(None);
-        }
+        self.take_latest_if(|latest| latest < created);
     }
 
     /// Forgets the version created at `created`.
     pub(super) fn withdraw(&self, created: i64) {
         self.versions
             .rcu(|versions| versions.iter().filter(|key| key.meta().created != created).cloned().collect::<Vec<_>>());
-        if self.latest.load().as_ref().is_some_and(|key| key.meta().created == created) {
-            self.latest.store(None);
+        self.take_latest_if(|latest| latest == created);
+    }
+
+    /// Has no newest version if the one there is was created then; another that is published meanwhile stays.
+    fn take_latest_if(&self, created: impl Fn(i64) -> bool) {
+        let latest = self.latest.load();
+        if latest.as_ref().is_some_and(|key| created(key.meta().created)) {
+            self.latest.compare_and_swap(&*latest, None);
         }
     }
 

@@ -1,8 +1,7 @@
 //! What is known of one key version's row.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::checks::Checks;
+use super::sync::{AtomicBool, Ordering};
 use crate::ids::KeyMeta;
 use crate::policy::{CryptoPolicy, Wraps};
 
@@ -20,7 +19,7 @@ impl KeyStatus {
     /// `checked` is when the row was asked for, in Unix milliseconds.
     pub(super) fn new(meta: KeyMeta, revoked: bool, checked: i64, jitter: u8, policy: &CryptoPolicy) -> Self {
         let checks = Checks::new(checked, jitter);
-        Self { meta, revoked: revoked.into(), checks, wraps: Wraps::new(policy.max_wraps) }
+        Self { meta, revoked: AtomicBool::new(revoked), checks, wraps: Wraps::new(policy.max_wraps) }
     }
 
     pub(super) fn meta(&self) -> &KeyMeta {
