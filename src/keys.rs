@@ -50,6 +50,16 @@ pub struct Keys {
     store: Arc<dyn KeyAdmin>,
 }
 
+/// What became of revoking many keys.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RevokedKeys {
+    /// Those that are revoked now and were not before.
+    pub revoked: Vec<KeyMeta>,
+    /// Those that could not be revoked, and why.
+    pub failed: Vec<(KeyMeta, Error)>,
+}
+
 impl Keys {
     pub(crate) fn new(shared: Arc<Shared>, store: Arc<dyn KeyAdmin>) -> Self {
         Self { shared, store }
@@ -69,11 +79,12 @@ impl Keys {
         self.shared.system.detached(async move { own.revoke_now(&key).await }).await
     }
 
-    /// Revokes all keys of a kind that were created before `created_before` (Unix seconds), and returns which they were.
+    /// Revokes all keys of a kind that were created before `created_before` (Unix seconds), those of other services and
+    /// products in the store too.
     ///
     /// # Errors
-    /// As for [`revoke`](Self::revoke); keys that come before the one that failed are revoked.
-    pub async fn revoke_before(&self, kind: KeyKind, created_before: i64) -> Result<Vec<KeyMeta>, Error> {
+    /// [`Error::Metastore`] when the keys cannot be listed; one that cannot be revoked keeps no other from being so.
+    pub async fn revoke_before(&self, kind: KeyKind, created_before: i64) -> Result<RevokedKeys, Error> {
         let own = self.clone();
         self.shared.system.detached(async move { own.revoke_all(kind, created_before).await }).await
     }
@@ -97,7 +108,8 @@ impl Keys {
         self.rotate_key(self.shared.realm.system_key()).await
     }
 
-    /// Destroys all keys of a partition for good, and returns which versions there were.
+    /// Destroys all keys of a partition for good, and returns which versions there were: its own, those without a region
+    /// suffix, and those with a suffix that the factory may read.
     ///
     /// Nothing that was encrypted for it can be decrypted again, but with a copy of the metastore from before. It can have
     /// no new keys either: encrypting ends in [`Error::Shredded`], and so does decrypting, or in [`Error::KeyNotFound`] in
@@ -120,17 +132,19 @@ impl Keys {
         outcome
     }
 
-    async fn revoke_all(&self, kind: KeyKind, created_before: i64) -> Result<Vec<KeyMeta>, Error> {
-        let mut revoked = Vec::new();
+    async fn revoke_all(&self, kind: KeyKind, created_before: i64) -> Result<RevokedKeys, Error> {
+        let mut outcome = RevokedKeys::default();
         let mut after: Option<KeyMeta> = None;
         loop {
             let page = self.within("list keys", self.store.list(after.as_ref(), PAGE)).await?;
-            let Some(last) = page.last() else { return Ok(revoked) };
+            let Some(last) = page.last() else { return Ok(outcome) };
             after = Some(last.key.clone());
-            for row in page {
-                let is_wanted = row.key.id.kind() == Some(kind) && row.key.created < created_before;
-                if is_wanted && self.revoke_now(&row.key).await? == Revocation::Revoked {
-                    revoked.push(row.key);
+            let is_wanted = |key: &KeyMeta| key.id.kind() == Some(kind) && key.created < created_before;
+            for key in page.into_iter().map(|row| row.key).filter(is_wanted) {
+                match self.revoke_now(&key).await {
+                    Ok(Revocation::Revoked) => outcome.revoked.push(key),
+                    Ok(_) => {}
+                    Err(error) => outcome.failed.push((key, error)),
                 }
             }
         }
@@ -142,10 +156,6 @@ impl Keys {
             let from = KeyMeta { id: id.clone(), created: i64::MIN };
             let page = self.within("list keys", self.store.list(Some(&from), 1)).await?;
             let row = page.into_iter().find(|row| row.key.id == id);
-            // Other regions' keys need a tombstone where there are any.
-            if row.is_none() && id != *partition.intermediate_key() {
-                continue;
-            }
             let parent = row.and_then(|row| row.record.ok()?.parent_key);
             let none = KeyMeta { id: self.shared.realm.system_key().clone(), created: 0 };
             let tombstone = EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or(none)));

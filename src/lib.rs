@@ -27,7 +27,7 @@ pub use error::{
 };
 pub use factory::{SessionFactory, SessionFactoryBuilder};
 pub use ids::{KeyId, KeyKind, KeyMeta};
-pub use keys::Keys;
+pub use keys::{Keys, RevokedKeys};
 pub use policy::{CacheScope, CryptoPolicy, RotationCause};
 pub use record::{DataRowRecord, EnvelopeKeyRecord, TOMBSTONE_CREATED};
 pub use session::{Loader, Session, Storer};

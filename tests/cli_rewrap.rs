@@ -76,7 +76,8 @@ fn an_interrupted_run_goes_on_after_its_last_whole_line() -> TestResult {
     for cut in [0, 7, ends[0] - 1, ends[0], ends[0] + 1, ends[3] + 30, whole.len() - 1, whole.len()] {
         stage.world.write("new", &whole[..cut])?;
         let said = stage.world.says(&resume)?;
-        let there = ends.iter().filter(|end| **end <= cut).count();
+        // A line that lacks nothing but its end is whole.
+        let there = ends.iter().filter(|end| **end - 1 <= cut && cut > 0).count();
         assert_eq!(words(&said, "total")[0][2], (5 - there).to_string(), "{cut}: {said}");
         let lines = stage.lines("new")?;
         assert_eq!(lines.len(), 5, "{cut}");
@@ -278,4 +279,49 @@ impl Stage {
 fn words<'a>(table: &'a str, first: &str) -> Vec<Vec<&'a str>> {
     let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines.filter(|words| words.first() == Some(&first)).collect()
+}
+
+#[test]
+fn a_file_that_is_no_earlier_output_is_left_as_it_is() -> TestResult {
+    let world = World::new()?;
+    let record = world.encrypt("alice", b"tea")?;
+    world.write("in", &record)?;
+    world.ok(&["keys", "rotate", "--partition", "alice", "--execute"], b"")?;
+    let foreign: [&[u8]; 4] =
+        [b"notes without an end of line", b"[1,2]", b"one\nhalf of two", &world.encrypt("bob", b"x")?];
+    for text in foreign {
+        let text = text.trim_ascii_end();
+        world.write("out", text)?;
+        world.refused(&["keys", "rewrap", "--in", "in", "--out", "out", "--execute", "--resume"], b"", 65)?;
+        assert_eq!(world.read("out")?, text);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_else_a_line_holds_is_kept() -> TestResult {
+    let world = World::new()?;
+    let record = String::from_utf8(world.encrypt("alice", b"tea")?)?.replacen('{', r#"{"row":7,"#, 1);
+    world.write("in", record.as_bytes())?;
+    world.ok(&["keys", "rotate", "--partition", "alice", "--execute"], b"")?;
+    world.ok(&["keys", "rewrap", "--in", "in", "--out", "out", "--execute"], b"")?;
+    let out = world.read("out")?;
+    assert!(out.starts_with(br#"{"row":7,"Key":"#) && out != record.as_bytes());
+    assert_eq!(world.ok(&["decrypt", "--partition", "alice"], &out)?, b"tea");
+    Ok(())
+}
+
+#[test]
+fn keys_under_a_revoked_system_key_are_shown_and_re_wrapped_as_such() -> TestResult {
+    let world = World::new()?;
+    let record = world.encrypt("alice", b"tea")?;
+    world.write("in", &record)?;
+    world.ok(&["keys", "revoke", "--kind", "system", "--created-before", "9999-01-01", "--execute"], b"")?;
+    let list = String::from_utf8(world.ok(&["keys", "list", "--kind", "intermediate"], b"")?)?;
+    assert!(list.contains("parent-invalid"), "{list}");
+    let dry = String::from_utf8(world.ok(&["keys", "rewrap", "--in", "in"], b"")?)?;
+    assert!(dry.contains("parent-invalid; one would be made"), "{dry}");
+    world.ok(&["keys", "rewrap", "--in", "in", "--out", "out", "--execute"], b"")?;
+    assert_ne!(world.read("out")?, record);
+    Ok(())
 }

@@ -32,8 +32,30 @@ async fn a_key_whose_check_fails_serves_for_a_while_and_then_encrypting_fails() 
     assert_eq!(session.encrypt(b"tea").await?.parent_key(), first.parent_key());
     let (_, calls) = world.counting(session.encrypt(b"tea")).await;
     assert_eq!(calls, Calls::NONE);
+    world.advance(HOUR + SECOND);
+    let (_, calls) = world.counting(session.encrypt(b"tea")).await;
+    assert_eq!(calls, Calls { latest_ik: 1, load_sk: 1, ..Calls::NONE }, "what healed is waited for again");
     drop(session);
     world.close().await
+}
+
+#[tokio::test]
+async fn an_intermediate_key_ends_with_its_system_key() -> TestResult {
+    let world = World::with_policy(|policy| policy.rotate_ahead = None).await?;
+    world.encrypt("alice", b"tea").await?;
+    world.advance(10 * DAY);
+    let session = world.session("bob").await?;
+    let first = session.encrypt(b"tea").await?;
+    world.clock.set(at(FIRST + 90 * 24 * 3600 - 600));
+    assert_eq!(session.encrypt(b"tea").await?.parent_key(), first.parent_key());
+    world.clock.set(at(FIRST + 90 * 24 * 3600 + 1));
+    assert_ne!(
+        session.encrypt(b"tea").await?.parent_key(),
+        first.parent_key(),
+        "it was looked at lately, and its end is past"
+    );
+    assert_eq!(world.store.rows(&world.system_key()).len(), 2);
+    Ok(())
 }
 
 #[tokio::test]

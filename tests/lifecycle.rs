@@ -9,7 +9,7 @@ use std::time::Duration;
 use keyward::kms::{StaticKms, SystemKey};
 use keyward::stores::InMemoryMetastore;
 use keyward::{
-    BuildError, CacheScope, CryptoPolicy, DataRowRecord, Error, PolicyError, Session, SessionFactory,
+    BuildError, CacheScope, CryptoPolicy, DataRowRecord, Error, EvictionPolicy, PolicyError, Session, SessionFactory,
     SessionFactoryBuilder,
 };
 use proptest::prelude::*;
@@ -45,20 +45,30 @@ async fn unusable_configurations_are_refused_with_a_type() -> TestResult {
 #[tokio::test]
 async fn the_extremes_of_a_usable_policy_work() -> TestResult {
     let longest = Duration::from_secs(100_000_000_000);
-    let world = World::with_policy(|policy| {
-        policy.expire_after = longest;
-        policy.revoke_check_interval = longest;
-        policy.created_precision = longest;
-        policy.session_cache_ttl = longest;
-        policy.cache_sessions = true;
-        policy.intermediate_key_cache_size = usize::MAX;
-        policy.system_key_cache_size = usize::MAX;
-        policy.session_cache_size = usize::MAX;
-    })
-    .await?;
-    let record = world.encrypt("alice", b"tea").await?;
-    assert_eq!(world.decrypt("alice", &record).await?, b"tea");
-    world.close().await
+    let policies = [EvictionPolicy::Lru, EvictionPolicy::Lfu, EvictionPolicy::TinyLfu, EvictionPolicy::S3Fifo];
+    for eviction in policies {
+        let world = World::with_policy(|policy| {
+            policy.expire_after = longest;
+            policy.revoke_check_interval = longest;
+            policy.created_precision = longest;
+            policy.session_cache_ttl = longest;
+            policy.max_stale = longest;
+            policy.rotate_ahead = Some(longest);
+            policy.clock_skew_tolerance = longest;
+            policy.max_wraps = 1 << 32;
+            policy.cache_sessions = true;
+            policy.intermediate_key_cache_size = 1 << 24;
+            policy.intermediate_key_cache_eviction = eviction;
+            policy.system_key_cache_size = 1 << 24;
+            policy.session_cache_size = 1 << 24;
+            policy.session_cache_eviction = eviction;
+        })
+        .await?;
+        let record = world.encrypt("alice", b"tea").await?;
+        assert_eq!(world.decrypt("alice", &record).await?, b"tea");
+        world.close().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -67,11 +67,12 @@ async fn keys_of_a_kind_are_revoked_up_to_a_date() -> TestResult {
     world.advance(10 * MINUTE);
     let late = world.encrypt("carol", b"tea").await?;
     let keys = keys_of(&world, &world.factory);
-    let mut revoked = keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?;
+    let mut revoked = keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?.revoked;
     revoked.sort();
     let expected = ["alice", "bob"].map(|partition| key(&world.intermediate_key(partition), FIRST));
     assert_eq!(revoked, expected);
-    assert!(keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?.is_empty());
+    let again = keys.revoke_before(KeyKind::Intermediate, late.parent_key().created).await?;
+    assert!(again.revoked.is_empty() && again.failed.is_empty());
     assert_ne!(world.encrypt("alice", b"tea").await?.parent_key().created, FIRST);
     assert_eq!(world.encrypt("carol", b"tea").await?.parent_key(), late.parent_key());
     Ok(())
@@ -203,6 +204,65 @@ async fn an_encrypt_under_way_does_not_bring_a_shredded_partition_back() -> Test
 }
 
 #[tokio::test]
+async fn shredding_reaches_every_region_that_a_partition_reads() -> TestResult {
+    let world = World::with(|setup| {
+        setup.suffix = Some("west".to_owned());
+        setup.readable = vec!["east".to_owned()];
+    })
+    .await?;
+    let east = world
+        .another_with(|setup| {
+            setup.suffix = Some("east".to_owned());
+            setup.readable.clear();
+        })
+        .await?;
+    let of_east = east.session("alice").await?.encrypt(b"tea").await?;
+    let session = world.session("alice").await?;
+    assert_eq!(session.decrypt(&of_east).await?, b"tea");
+    session.encrypt(b"tea").await?;
+    assert_eq!(keys_of(&world, &world.factory).shred("alice").await?.len(), 2);
+    assert!(matches!(session.decrypt(&of_east).await, Err(Error::Shredded { .. })));
+    for (suffix, rows) in [("_west", 1), ("_east", 1), ("", 1)] {
+        assert_eq!(world.store.rows(&format!("_IK_alice_svc_prod{suffix}")).len(), rows, "{suffix:?}");
+    }
+    world.advance(HOUR + SECOND);
+    assert!(matches!(east.session("alice").await?.encrypt(b"tea").await, Err(Error::Shredded { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_load_that_a_shredding_overtakes_brings_nothing_back() -> TestResult {
+    let mut world = World::new().await?;
+    let record = world.encrypt("alice", b"tea").await?;
+    world.restart().await?;
+    let answer = world.store.control.delay_answers(&world.intermediate_key("alice"));
+    let session = world.session("alice").await?;
+    let mut decrypting = Box::pin(session.decrypt(&record));
+    assert!(support::poll_once(decrypting.as_mut()).is_pending());
+    answer.arrivals(1).await;
+    assert_eq!(keys_of(&world, &world.factory).shred("alice").await?.len(), 1);
+    answer.open();
+    assert!(matches!(decrypting.await, Err(Error::Shredded { .. })));
+    assert!(matches!(session.decrypt(&record).await, Err(Error::Shredded { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_revoked_system_key_is_out_of_use_although_no_successor_can_be_made() -> TestResult {
+    let world = World::with_policy(|policy| policy.cache_system_keys = false).await?;
+    let session = world.session("alice").await?;
+    session.encrypt(b"tea").await?;
+    world.store.revoke_latest(&world.system_key());
+    world.advance(HOUR + SECOND);
+    world.store.control.fail(usize::MAX, Some(support::Call::Wrap), None, Fault::Transient);
+    for _ in 0..10 {
+        assert!(matches!(session.encrypt(b"tea").await, Err(Error::Kms(_))));
+        world.advance(SECOND);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_stops_no_decrypt_and_is_not_asked_every_time() -> TestResult {
     let world = World::new().await?;
     let session = world.session("alice").await?;
@@ -283,6 +343,10 @@ async fn a_record_is_rewrapped_under_the_newest_key_and_its_payload_stays() -> T
     assert_eq!((new.parent_key(), new.created(), new.data()), (&made, old.created(), old.data()));
     assert_ne!(new.encrypted_key(), old.encrypted_key());
     assert_eq!(session.rewrap(&new).await?, None);
+    let text = String::from_utf8(old.to_json())?.replacen('{', r#"{"row": 7, "#, 1);
+    let rewrapped = session.rewrap_json(text.as_bytes()).await?.ok_or("a new record")?;
+    assert_eq!(DataRowRecord::from_json(&rewrapped)?.parent_key(), &made);
+    assert!(rewrapped.starts_with(br#"{"row":7,"#), "what else it holds is kept");
     world.store.remove(old.parent_key().id.as_str(), old.parent_key().created);
     let fresh = world.another().await?;
     let elsewhere = fresh.session("alice").await?;

@@ -1,7 +1,7 @@
 //! The only road to a metastore: deadlines, a bound on calls at once, and a check of what comes back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
 
@@ -125,10 +125,8 @@ impl MetastoreWriterActor {
         let (answer, meters) = (call(Arc::clone(&self.store)), Arc::clone(&self.meters));
         let late = move |after| StoreError::Timeout { operation, after }.into();
         self.outside.call(late, async move {
-            let began = Instant::now();
-            let answer = answer.await;
-            meters.metastore.record(kind as usize, began.elapsed());
-            Ok(answer?)
+            let _timer = meters.metastore.time(kind as usize);
+            Ok(answer.await?)
         })
     }
 }

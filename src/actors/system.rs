@@ -172,7 +172,7 @@ impl System {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let (cached_key_ids, cached_keys) = self.keys.size();
+        let (cached_key_ids, cached_keys, keys_dated_ahead) = self.keys.size();
         Status {
             messages: self.keys.sent() + self.guard.sent() + self.store.sent() + self.kms.sent() + self.sessions.sent(),
             metastore_calls: self.store.calls(),
@@ -181,7 +181,7 @@ impl System {
             cached_key_ids,
             cached_keys,
             loads_in_flight: self.keys.loads(),
-            keys_dated_ahead: self.keys.dated_ahead(),
+            keys_dated_ahead,
             live_keys: self.guard.vault().live(),
             memory: self.guard.vault().status(),
         }

@@ -82,7 +82,7 @@ async fn tell(config: &Config, kms: LocalKms, folder: &Path, name: &str, payload
     rotation(&mut story, &factory, &clock, payload).await?;
 
     let keys = all_keys(&store).await?;
-    let listing = Listing::new(&keys, Duration::from_secs(90 * 24 * 60 * 60), clock.now());
+    let listing = Listing::new(&keys, |_| true, 90 * DAY, clock.now());
     heading(
         &mut story,
         "4. What the store holds: keys, each wrapped by its parent, the system keys by the master key.",

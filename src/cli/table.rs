@@ -1,5 +1,6 @@
 //! Lists of keys, for people and for programs.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use keyward::stores::KeyRow;
@@ -38,19 +39,21 @@ struct Parent<'a> {
 
 /// What a key may be used for: valid, expired and revoked ones decrypt, only valid ones encrypt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum State {
     Valid,
     Expired,
     Revoked,
+    /// Its system key is missing, expired or revoked.
+    ParentInvalid,
     /// A tombstone: there is no key any more.
     Shredded,
     Corrupt,
 }
 
 impl State {
-    /// Judges a row at `now`, when keys encrypt for `expire_after`.
-    pub(super) fn of(row: &KeyRow, expire_after: Duration, now: SystemTime) -> Self {
+    /// Judges a row at `now`, when keys encrypt for `expire_after`; `parent` is the state of its system key, if that is there.
+    pub(super) fn of(row: &KeyRow, parent: Option<Self>, expire_after: Duration, now: SystemTime) -> Self {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let is_expired = u64::try_from(row.key.created)
             .map_or(true, |created| now > Duration::from_secs(created).saturating_add(expire_after));
@@ -59,6 +62,9 @@ impl State {
             Ok(record) if record.is_tombstone() => Self::Shredded,
             Ok(record) if record.revoked => Self::Revoked,
             Ok(_) if is_expired => Self::Expired,
+            Ok(_) if row.key.id.kind() == Some(KeyKind::Intermediate) && parent != Some(Self::Valid) => {
+                Self::ParentInvalid
+            }
             Ok(_) => Self::Valid,
         }
     }
@@ -68,6 +74,7 @@ impl State {
             Self::Valid => "valid",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::ParentInvalid => "parent-invalid",
             Self::Shredded => "shredded",
             Self::Corrupt => "corrupt",
         }
@@ -75,13 +82,26 @@ impl State {
 }
 
 impl<'a> Listing<'a> {
-    /// Judges rows at `now`, when keys encrypt for `expire_after`.
-    pub(super) fn new(rows: &'a [KeyRow], expire_after: Duration, now: SystemTime) -> Self {
-        Self(rows.iter().map(|row| entry(row, expire_after, now)).collect())
+    /// Judges the rows that are `wanted` at `now`, when keys encrypt for `expire_after`; `rows` has their system keys too.
+    pub(super) fn new(
+        rows: &'a [KeyRow],
+        wanted: impl Fn(&KeyRow) -> bool,
+        expire_after: Duration,
+        now: SystemTime,
+    ) -> Self {
+        let systems = rows.iter().filter(|row| row.key.id.kind() == Some(KeyKind::System));
+        let systems: HashMap<&KeyMeta, State> =
+            systems.map(|row| (&row.key, State::of(row, None, expire_after, now))).collect();
+        let entry = |row: &'a KeyRow| {
+            let parent = row.record.as_ref().ok().and_then(|record| record.parent_key.as_ref());
+            let parent = parent.and_then(|parent| systems.get(parent).copied());
+            entry(row, State::of(row, parent, expire_after, now), now)
+        };
+        Self(rows.iter().filter(|row| wanted(row)).map(entry).collect())
     }
 }
 
-fn entry(row: &KeyRow, expire_after: Duration, now: SystemTime) -> Entry<'_> {
+fn entry(row: &KeyRow, state: State, now: SystemTime) -> Entry<'_> {
     let KeyMeta { id, created } = &row.key;
     let (parent, fault) = match &row.record {
         Err(error) => (None, Some(chain(error))),
@@ -94,7 +114,7 @@ fn entry(row: &KeyRow, expire_after: Duration, now: SystemTime) -> Entry<'_> {
         created: *created,
         created_at: Time(*created),
         age_seconds: i64::try_from(seconds).unwrap_or(i64::MAX).saturating_sub(*created),
-        state: State::of(row, expire_after, now),
+        state,
         parent: parent.map(|parent| Parent {
             id: parent.id.as_str(),
             created: parent.created,
@@ -190,8 +210,12 @@ mod tests {
     use keyward::{EnvelopeKeyRecord, KeyId};
 
     fn row(id: &str, created: i64, revoked: bool) -> KeyRow {
-        let parent_key = Some(KeyMeta { id: KeyId::new("_SK_s_p"), created: 60 });
-        let record = EnvelopeKeyRecord { created, encrypted_key: vec![7], parent_key, revoked };
+        under(1000, id, created, revoked)
+    }
+
+    fn under(parent: i64, id: &str, created: i64, revoked: bool) -> KeyRow {
+        let parent_key = Some(KeyMeta { id: KeyId::new("_SK_s_p"), created: parent });
+        let record = EnvelopeKeyRecord { created, encrypted_key: vec![1], parent_key, revoked };
         KeyRow { key: KeyMeta { id: KeyId::new(id), created }, record: Ok(record) }
     }
 
@@ -207,16 +231,22 @@ mod tests {
                 key: KeyMeta { id: KeyId::new("_IK_e"), created: 2_147_385_600 },
                 record: Ok(EnvelopeKeyRecord::tombstone(None)),
             },
+            under(999, "_IK_f", 1000, false),
+            under(1, "_IK_g", 1000, false),
+            row("_SK_s_p", 999, false),
+            row("_SK_s_p", 1000, false),
         ];
-        let listing = Listing::new(&rows, Duration::from_secs(100), UNIX_EPOCH + Duration::from_secs(1100));
+        let now = UNIX_EPOCH + Duration::from_secs(1100);
+        let listing = Listing::new(&rows, |row| row.key.id.as_str() != "_SK_s_p", Duration::from_secs(100), now);
         let states: Vec<State> = listing.0.iter().map(|entry| entry.state).collect();
-        assert_eq!(states, [State::Valid, State::Expired, State::Revoked, State::Corrupt, State::Shredded]);
+        use State::{Corrupt, Expired, ParentInvalid, Revoked, Shredded, Valid};
+        assert_eq!(states, [Valid, Expired, Revoked, Corrupt, Shredded, ParentInvalid, ParentInvalid]);
         let table = to_table(&listing);
         assert!(!table.contains('\u{1b}'), "{table}");
         assert!(table.contains("@-5") && table.contains("no JSON"), "{table}");
         let json: serde_json::Value = serde_json::from_str(&to_json(&listing)).expect("valid JSON");
         assert_eq!(json[0]["created_at"], "1970-01-01T00:16:40Z");
-        assert_eq!(json[0]["parent"]["created"], 60);
+        assert_eq!(json[0]["parent"]["created"], 1000);
         assert_eq!(json[3]["state"], "corrupt");
     }
 

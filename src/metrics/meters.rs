@@ -1,6 +1,6 @@
 //! The handles of one session factory: registered when it is built, so that using one is an atomic addition.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_histogram, gauge, histogram};
 
@@ -40,9 +40,21 @@ impl<const CALLS: usize> CallMeters<CALLS> {
         }))
     }
 
-    /// Records how long the call of a kind took.
-    pub(crate) fn record(&self, call: usize, took: Duration) {
-        self.0[call].record(took);
+    /// Times a call of a kind until what is returned is dropped, however the call ends.
+    pub(crate) fn time(&self, call: usize) -> CallTimer {
+        CallTimer { histogram: self.0[call].clone(), began: Instant::now() }
+    }
+}
+
+/// A call that is being timed.
+pub(crate) struct CallTimer {
+    histogram: Histogram,
+    began: Instant,
+}
+
+impl Drop for CallTimer {
+    fn drop(&mut self) {
+        self.histogram.record(self.began.elapsed());
     }
 }
 

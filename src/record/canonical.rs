@@ -124,6 +124,10 @@ pub(crate) fn decode_base64_into(field: &'static str, text: &[u8], out: &mut Vec
     BASE64.decode_vec(text, out).map_err(|_| RecordError::Base64 { field })
 }
 
+pub(super) fn base64_text(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
+}
+
 fn base64_size(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }

@@ -4,19 +4,19 @@
 //! * [`EnvelopeKeyRecord`] is what a metastore row holds.
 //!
 //! `canonical.rs` writes the shape that every implementation reads, and parses that shape without allocating;
-//! `tolerant.rs` reads whatever else is legal; `revoke.rs` changes one field of a text and keeps the others.
+//! `tolerant.rs` reads whatever else is legal; `edit.rs` changes fields of a text and keeps the others.
 
 mod canonical;
-#[cfg(feature = "sqlite")]
-mod revoke;
+mod edit;
 mod tolerant;
 
 use crate::error::RecordError;
 use crate::ids::KeyMeta;
 
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
+pub(crate) use edit::with_parent;
 #[cfg(feature = "sqlite")]
-pub(crate) use revoke::with_revoked;
+pub(crate) use edit::with_revoked;
 
 /// Bytes that encryption adds to a payload or key: a 16-byte tag and a 12-byte nonce.
 pub(crate) const OVERHEAD: usize = 28;

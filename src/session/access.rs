@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{OFFLOAD_ABOVE, Session, Shared, copy};
 use crate::actors::{CachedKey, KeyRing, Verdict, Wanted};
 use crate::error::{BoxError, Error};
-use crate::ids::KeyId;
+use crate::ids::{KeyId, KeyMeta};
 use crate::metrics::{Meters, Timed};
 use crate::record::{DataRowRecord, OVERHEAD, RecordView};
 
@@ -89,6 +89,29 @@ impl Session {
             }
         }
         self.open(&DataRowRecord::from_json(json)?, now).await
+    }
+
+    /// Wraps a data row key under the newest key, unless it is; `parent` is what it is under now.
+    pub(super) async fn rewrapped(
+        &self,
+        parent: &KeyMeta,
+        encrypted_key: &[u8],
+    ) -> Result<Option<(Vec<u8>, KeyMeta)>, Error> {
+        self.check_open()?;
+        let now = self.shared.now();
+        // First of all, so that a record that names no key of this partition has none made.
+        let from = self.with_version(parent.id.as_str(), parent.created, now, |_, key| Ok(Arc::clone(key))).await?;
+        let newest = self.latest(now).await?;
+        if parent == newest.meta() {
+            return Ok(None);
+        }
+        // Another process made it and this one has not seen it yet, unless it was revoked since.
+        let is_later = parent.id == newest.meta().id && parent.created > newest.meta().created;
+        if is_later && from.verdict(&self.shared.policy, now) != Verdict::Invalid {
+            return Ok(None);
+        }
+        let encrypted_key = self.shared.envelope.rewrap(from.key(), Shared::parent(&newest), encrypted_key)?;
+        Ok(Some((encrypted_key.to_vec(), newest.meta().clone())))
     }
 
     /// Runs `work` with the newest valid key: at once if it is loaded, and else when it is.

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use crate::actors::{SessionCore, Verdict};
+use crate::actors::SessionCore;
 use crate::error::{BoxError, Error};
 use crate::metrics::Timed;
-use crate::record::DataRowRecord;
+use crate::record::{DataRowRecord, with_parent};
 use offload::{OFFLOAD_ABOVE, copy};
 pub(crate) use shared::Shared;
 
@@ -145,21 +145,23 @@ impl Session {
     /// # Cancel safety
     /// As for [`encrypt`](Self::encrypt).
     pub async fn rewrap(&self, record: &DataRowRecord) -> Result<Option<DataRowRecord>, Error> {
-        self.check_open()?;
-        let (now, parent) = (self.shared.now(), record.parent_key());
-        // First of all, so that a record that names no key of this partition has none made.
-        let from = self.with_version(parent.id.as_str(), parent.created, now, |_, key| Ok(Arc::clone(key))).await?;
-        let newest = self.latest(now).await?;
-        if parent == newest.meta() {
-            return Ok(None);
+        let rewrapped = self.rewrapped(record.parent_key(), record.encrypted_key()).await?;
+        Ok(rewrapped.map(|(encrypted_key, parent)| record.with_key(encrypted_key, parent)))
+    }
+
+    /// As [`rewrap`](Self::rewrap), of the JSON text of a record: whatever else stands in it is kept as it is.
+    ///
+    /// # Errors
+    /// As for [`rewrap`](Self::rewrap), and [`Error::Record`] when the text is no record.
+    ///
+    /// # Cancel safety
+    /// As for [`encrypt`](Self::encrypt).
+    pub async fn rewrap_json(&self, json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let record = DataRowRecord::from_json(json)?;
+        match self.rewrapped(record.parent_key(), record.encrypted_key()).await? {
+            Some((encrypted_key, parent)) => Ok(Some(with_parent(json, &encrypted_key, &parent)?)),
+            None => Ok(None),
         }
-        // Another process made it and this one has not seen it yet, unless it was revoked since.
-        let is_later = parent.id == newest.meta().id && parent.created > newest.meta().created;
-        if is_later && from.verdict(&self.shared.policy, now) != Verdict::Invalid {
-            return Ok(None);
-        }
-        let encrypted_key = self.shared.envelope.rewrap(from.key(), Shared::parent(&newest), record.encrypted_key())?;
-        Ok(Some(record.with_key(encrypted_key.to_vec(), newest.meta().clone())))
     }
 
     /// Encrypts a payload, hands the record to `storer`, and returns the key it was stored under.

@@ -87,22 +87,16 @@ impl KeyCache {
         &self.index
     }
 
-    /// Returns how many ids and how many versions are cached.
-    pub(in crate::actors) fn size(&self) -> (usize, usize) {
-        self.index.size()
+    /// Returns how many ids and how many versions are cached, and how many keys that encrypt are dated further in the future
+    /// than clocks may differ.
+    pub(in crate::actors) fn size(&self) -> (usize, usize, usize) {
+        let now = unix_millis(self.clock.now());
+        self.index.size(|key| self.policy.is_skewed(key.meta().created, now))
     }
 
     /// Returns how many loads are under way.
     pub(in crate::actors) fn loads(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Returns how many keys that encrypt are dated further in the future than clocks may differ.
-    pub(in crate::actors) fn dated_ahead(&self) -> usize {
-        let now = unix_millis(self.clock.now());
-        let rings = self.index.all();
-        let newest = rings.iter().filter_map(|ring| ring.latest());
-        newest.filter(|key| self.policy.is_skewed(key.meta().created, now)).count()
     }
 
     pub(in crate::actors) fn sent(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 
+use super::cached_key::CachedKey;
 use super::ring::KeyRing;
 use crate::ids::{KeyId, KeyMeta};
 
@@ -45,9 +46,10 @@ impl KeyIndex {
         }
     }
 
-    /// Forgets rings of sessions that were dropped while somebody else looked at them.
+    /// Forgets rings that were given back while somebody else looked at them.
     pub(super) fn sweep(&self) {
         self.own.retain(|_, ring| ring.strong_count() > 0);
+        self.shared.retain(|_, ring| Arc::strong_count(ring) > 1 || !ring.is_empty());
     }
 
     pub(super) fn all(&self) -> Vec<Arc<KeyRing>> {
@@ -76,10 +78,17 @@ impl KeyIndex {
         rings
     }
 
-    /// Returns how many ids and how many versions are known.
-    pub(super) fn size(&self) -> (usize, usize) {
-        let versions = self.all().iter().map(|ring| ring.versions().len()).sum();
-        (self.shared.len() + self.own.len(), versions)
+    /// Returns how many ids and how many versions are known, and how many of the newest ones `is_it` is true of.
+    pub(super) fn size(&self, is_it: impl Fn(&CachedKey) -> bool) -> (usize, usize, usize) {
+        let (mut versions, mut newest) = (0, 0);
+        let mut count = |ring: &KeyRing| {
+            versions += ring.versions().len();
+            newest += usize::from(ring.latest().is_some_and(|key| is_it(&key)));
+        };
+        // Without holding a ring beyond its turn: whoever gives one back meanwhile waits, and does not leave it.
+        self.shared.iter().for_each(|entry| count(entry.value()));
+        self.own.iter().filter_map(|entry| entry.value().upgrade()).for_each(|ring| count(&ring));
+        (self.shared.len() + self.own.len(), versions, newest)
     }
 }
 

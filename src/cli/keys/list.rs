@@ -21,8 +21,7 @@ pub(super) fn run(config: &Config, options: &List) -> Result<(), Failure> {
     let wanted = |row: &KeyRow| {
         id.as_ref().is_none_or(|id| *id == row.key.id) && options.kind.is_none_or(|kind| kind.is_of(&row.key.id))
     };
-    let mut rows = block_on(async { all_keys(&*open_admin(&config.store).await?).await })?;
-    rows.retain(wanted);
-    let listing = Listing::new(&rows, config.policy.expire_after, SystemTime::now());
+    let rows = block_on(async { all_keys(&*open_admin(&config.store).await?).await })?;
+    let listing = Listing::new(&rows, wanted, config.policy.expire_after, SystemTime::now());
     print(&if options.json { to_json(&listing) } else { to_table(&listing) })
 }

@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use keyward::KeyId;
-use keyward::stores::KeyRow;
+use keyward::stores::KeyAdmin;
 
 use super::options::Rotate;
-use super::rows::versions;
+use super::rows::{state, versions};
 use crate::cli::config::Config;
 use crate::cli::ending::Ending;
 use crate::cli::error::Failure;
@@ -24,8 +24,7 @@ pub(super) fn run(config: &Config, options: &Rotate, ending: &Ending) -> Result<
         Some(partition) => config.intermediate_key(partition)?,
         None => config.system_key(),
     };
-    let rows = block_on(async { versions(&*open_admin(&config.store).await?, &id).await })?;
-    let present = present(config, &id, &rows)?;
+    let present = block_on(async { present(config, &*open_admin(&config.store).await?, &id).await })?;
     if !options.execute {
         return print(&format!("{present}A new one would be made.\n\nNothing was changed; --execute makes it.\n"));
     }
@@ -47,9 +46,10 @@ pub(super) fn run(config: &Config, options: &Rotate, ending: &Ending) -> Result<
 }
 
 /// Tells which key is the latest.
-fn present(config: &Config, id: &KeyId, rows: &[KeyRow]) -> Result<String, Failure> {
+async fn present(config: &Config, store: &dyn KeyAdmin, id: &KeyId) -> Result<String, Failure> {
+    let rows = versions(store, id).await?;
     let Some(latest) = rows.last() else { return Ok(format!("There is no key {} yet.\n", printable(id.as_str()))) };
-    let state = State::of(latest, config.policy.expire_after, SystemTime::now());
+    let state = state(store, latest, config.policy.expire_after, SystemTime::now()).await?;
     if state == State::Shredded {
         return Err(Failure::Shredded(id.clone()));
     }

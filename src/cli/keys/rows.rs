@@ -1,9 +1,12 @@
 //! Reads key rows, page by page.
 
+use std::time::{Duration, SystemTime};
+
 use keyward::stores::{KeyAdmin, KeyRow};
 use keyward::{KeyId, KeyMeta};
 
 use crate::cli::error::Failure;
+use crate::cli::table::State;
 
 /// How many rows are asked for at a time.
 const PAGE: usize = 500;
@@ -55,4 +58,22 @@ pub(super) async fn find(store: &dyn KeyAdmin, key: &KeyMeta) -> Result<Option<K
     let before = KeyMeta { id: key.id.clone(), created: key.created.saturating_sub(1) };
     let page = store.list(Some(&before), 1).await.map_err(Failure::List)?;
     Ok(page.into_iter().find(|row| row.key == *key))
+}
+
+/// Tells what state a key is in, by its own row and that of its system key.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(super) async fn state(
+    store: &dyn KeyAdmin,
+    row: &KeyRow,
+    expire_after: Duration,
+    now: SystemTime,
+) -> Result<State, Failure> {
+    let parent = match row.record.as_ref().ok().and_then(|record| record.parent_key.as_ref()) {
+        Some(parent) => find(store, parent).await?,
+        None => None,
+    };
+    let parent = parent.map(|row| State::of(&row, None, expire_after, now));
+    Ok(State::of(row, parent, expire_after, now))
 }

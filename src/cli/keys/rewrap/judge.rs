@@ -9,7 +9,7 @@ use keyward::{DataRowRecord, Error, KeyId, KeyMeta, RecordError, SessionFactory}
 use tokio::time::sleep;
 
 use crate::cli::error::Failure;
-use crate::cli::keys::rows::versions;
+use crate::cli::keys::rows::{state, versions};
 use crate::cli::table::State;
 use crate::cli::time::Time;
 
@@ -59,8 +59,8 @@ impl From<LineError> for Fault {
 /// What becomes of a record that nothing is wrong with.
 pub(super) enum Verdict {
     Unchanged,
-    /// Re-wrapped: the new record, unless it is a dry run.
-    Rewrapped(Option<DataRowRecord>),
+    /// Re-wrapped: the text of the new record, unless it is a dry run.
+    Rewrapped(Option<Vec<u8>>),
 }
 
 /// Judges records.
@@ -70,19 +70,24 @@ pub(super) enum Judge {
 }
 
 impl Judge {
-    /// Judges a record of `partition`.
-    pub(super) async fn judge(&mut self, partition: &str, record: &DataRowRecord) -> Result<Verdict, Fault> {
+    /// Judges a record of `partition`, which `text` holds.
+    pub(super) async fn judge(
+        &mut self,
+        partition: &str,
+        record: &DataRowRecord,
+        text: &[u8],
+    ) -> Result<Verdict, Fault> {
         match self {
             Self::Looks(looks) => looks.judge(record).await,
             Self::Rewraps(factory) => {
                 let session = factory.session(partition).await.map_err(sorted)?;
                 loop {
-                    match session.rewrap(record).await {
+                    match session.rewrap_json(text).await {
                         // Records before this one named keys that do not exist; this one may be good.
                         Err(Error::Throttled { .. }) => sleep(THROTTLED).await,
                         Err(error) => return Err(sorted(error)),
                         Ok(None) => return Ok(Verdict::Unchanged),
-                        Ok(Some(record)) => return Ok(Verdict::Rewrapped(Some(record))),
+                        Ok(Some(text)) => return Ok(Verdict::Rewrapped(Some(text))),
                     }
                 }
             }
@@ -125,8 +130,11 @@ impl Looks {
                 self.keys.clear();
             }
             let rows = versions(&*self.store, &key.id).await.map_err(Fault::Stop)?;
-            let states =
-                rows.iter().map(|row| (row.key.created, State::of(row, self.expire_after, self.now))).collect();
+            let mut states = Vec::new();
+            for row in &rows {
+                let state = state(&*self.store, row, self.expire_after, self.now).await.map_err(Fault::Stop)?;
+                states.push((row.key.created, state));
+            }
             self.keys.insert(key.id.clone(), states);
         }
         let versions = self.keys.get(&key.id).map_or(&[][..], Vec::as_slice);

@@ -44,12 +44,13 @@ pub(in crate::cli::keys) fn run(config: &Config, options: &Rewrap, ending: &Endi
         return Err(Failure::Usage { fault: "a pipe cannot be resumed", hint });
     }
     let mut lines = Lines::new(Input::open(&options.input)?, limit);
-    let (sink, earlier) = if options.resume {
+    let (mut sink, earlier) = if options.resume {
         Sink::resume(&options.output, limit)?
     } else {
         (Sink::begin(&options.output)?, Earlier::default())
     };
     pass_over(&mut lines, &earlier, &options.output)?;
+    sink.cut(&earlier)?;
     // Before the factory, so that a signal lets the line under way be written before it closes that.
     let job = Job::new(config, options, lines, sink, ending.steps(), limit);
     let policy = CryptoPolicy { cache_sessions: true, ..config.policy.clone() };
@@ -83,8 +84,15 @@ async fn rewrap(mut job: Job<'_>, mut judge: Judge, earlier: u64) -> Result<(), 
 
 /// Passes over the lines that an earlier run has written, and makes sure that it has written these.
 fn pass_over(lines: &mut Lines, earlier: &Earlier, output: &Path) -> Result<(), Failure> {
-    let is_so = lines.skip(earlier.lines)? && (earlier.lines == 0 || is_same_record(lines.text(), &earlier.last));
+    let is_so = lines.skip(earlier.lines)?
+        && (earlier.lines == 0 || is_same_record(lines.text(), &earlier.last))
+        && is_begun_record(&earlier.rest);
     if is_so { Ok(()) } else { Err(Failure::OtherOutput { path: output.to_owned(), line: earlier.lines }) }
+}
+
+/// Whether bytes without a line feed may be what an interrupted run left.
+fn is_begun_record(rest: &[u8]) -> bool {
+    rest.is_empty() || rest.trim_ascii_start().starts_with(b"{")
 }
 
 /// Whether one line is the other, re-wrapped or copied; of lines beyond the limit, as far as that can be seen.
@@ -120,14 +128,16 @@ impl<'a> Job<'a> {
                 pace.wait().await;
             }
             let (key, verdict) = match self.read(&line) {
-                Ok((partition, record)) => (Some(record.parent_key().clone()), judge.judge(&partition, &record).await),
+                Ok((partition, record)) => {
+                    let verdict = judge.judge(&partition, &record, self.lines.text()).await;
+                    (Some(record.parent_key().clone()), verdict)
+                }
                 Err((key, error)) => (key, Err(error.into())),
             };
             match verdict {
-                Ok(Verdict::Rewrapped(record)) => {
+                Ok(Verdict::Rewrapped(text)) => {
                     self.tally.count(key, Outcome::Rewrapped);
-                    if let Some(record) = record {
-                        let mut text = record.to_json();
+                    if let Some(mut text) = text {
                         text.extend_from_slice(if self.lines.text().ends_with(b"\r") { b"\r\n" } else { b"\n" });
                         self.steps.take(|| self.sink.write(&text))?;
                     }

@@ -1,32 +1,68 @@
-//! Revokes a record in its text, keeping every field that this crate does not know.
+//! Changes records in their text, keeping every field that this crate does not know.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
+use super::canonical::base64_text;
 use super::tolerant::not_json;
 use crate::error::RecordError;
+use crate::ids::KeyMeta;
 
+#[cfg(feature = "sqlite")]
 const REVOKED: &str = "Revoked";
+const KEY: &str = "Key";
+const PARENT: &str = "ParentKeyMeta";
 
 /// The fields of an object in their order, each with its text.
 struct Fields(Vec<(String, Box<RawValue>)>);
 
-/// Returns the JSON text of a record with `Revoked` true; all other fields stand there as they did, in their order.
+/// Returns the JSON text of an envelope key record with `Revoked` true; all other fields stand there as they did, in their
+/// order.
 ///
 /// Whatever `Revoked` was before, of any type and any number of times, is left out. `true` comes last: readers that
 /// take names in any case, or the last of several, take it.
 ///
 /// # Errors
 /// [`RecordError`] when the text is no JSON object.
+#[cfg(feature = "sqlite")]
 pub(crate) fn with_revoked(json: &[u8]) -> Result<String, RecordError> {
     let write = || {
         let Fields(mut fields) = serde_json::from_slice(json)?;
         fields.retain(|(name, _)| name != REVOKED);
         fields.push((REVOKED.to_owned(), serde_json::from_str("true")?));
         serde_json::to_string(&Fields(fields))
+    };
+    write().map_err(|error| not_json(&error))
+}
+
+/// Returns the JSON text of a data row record whose key is wrapped by another intermediate key; all other fields stand there
+/// as they did, in their order.
+///
+/// # Errors
+/// [`RecordError`] when the text is no record.
+pub(crate) fn with_parent(json: &[u8], encrypted_key: &[u8], parent: &KeyMeta) -> Result<Vec<u8>, RecordError> {
+    let write = || {
+        let Fields(mut fields) = serde_json::from_slice(json)?;
+        for (_, key) in fields.iter_mut().filter(|(name, _)| name == KEY) {
+            let Fields(mut inner) = serde_json::from_str(key.get())?;
+            for (name, value) in &mut inner {
+                match name.as_str() {
+                    KEY => *value = to_raw_value(&base64_text(encrypted_key))?,
+                    // An object of two: the order of the canonical shape.
+                    PARENT => {
+                        let id = serde_json::to_string(parent.id.as_str())?;
+                        let text = format!(r#"{{"KeyId":{id},"Created":{}}}"#, parent.created);
+                        *value = RawValue::from_string(text)?;
+                    }
+                    _ => {}
+                }
+            }
+            *key = to_raw_value(&Fields(inner))?;
+        }
+        serde_json::to_vec(&Fields(fields))
     };
     write().map_err(|error| not_json(&error))
 }
@@ -64,7 +100,29 @@ impl Serialize for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::KeyId;
+    use crate::record::DataRowRecord;
 
+    #[test]
+    fn a_canonical_record_stays_canonical_under_another_key() {
+        let old = KeyMeta { id: KeyId::new("_IK_a_s_p"), created: 1 };
+        let new = KeyMeta { id: KeyId::new("_IK_\"é\"_s_p"), created: 2 };
+        let record = DataRowRecord::from_parts(5, vec![1; 60], old, vec![9; 100]);
+        let changed = record.with_key(vec![2; 60], new.clone());
+        assert_eq!(with_parent(&record.to_json(), &[2; 60], &new), Ok(changed.to_json()));
+    }
+
+    #[test]
+    fn what_else_a_record_holds_is_kept() {
+        let before = r#" {"row":7,"Key":{"New":[1],"ParentKeyMeta":{"KeyId":"a","Created":1},"Key":"AA==","Created":5},
+            "Data":"AAEC","Note":"\u0041"} "#;
+        let after = r#"{"row":7,"Key":{"New":[1],"ParentKeyMeta":{"KeyId":"b","Created":2},"Key":"AQI=","Created":5},"Data":"AAEC","Note":"\u0041"}"#;
+        let parent = KeyMeta { id: KeyId::new("b"), created: 2 };
+        assert_eq!(with_parent(before.as_bytes(), &[1, 2], &parent), Ok(after.as_bytes().to_vec()));
+        assert!(with_parent(b"[]", &[1, 2], &parent).is_err());
+    }
+
+    #[cfg(feature = "sqlite")]
     #[test]
     fn every_other_field_is_kept_as_it_was() {
         let cases = [
