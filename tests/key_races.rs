@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use keyward::stores::Revocation;
 use keyward::{CacheScope, DataRowRecord, Error};
-use support::{HOUR, SECOND, TestResult, World, poll_once};
+use support::{Fault, HOUR, MINUTE, SECOND, TestResult, World, poll_once};
 
 #[tokio::test]
 async fn a_rotation_reaches_sessions_that_have_caches_of_their_own() -> TestResult {
@@ -101,5 +101,20 @@ async fn a_forged_record_that_names_the_next_key_does_not_hide_it() -> TestResul
     let made = world.encrypt("alice", b"tea").await?;
     assert_eq!(made.parent_key(), forged.parent_key());
     assert_eq!(world.decrypt("alice", &made).await?, b"tea");
+    world.close().await
+}
+
+#[tokio::test]
+async fn a_store_that_failed_once_and_answers_since_tells_of_a_revocation_within_the_interval() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let before = session.encrypt(b"tea").await?;
+    world.store.revoke_latest(&world.intermediate_key("alice"));
+    world.advance(HOUR + SECOND);
+    world.store.control.fail(1, None, None, Fault::Transient);
+    assert_eq!(session.encrypt(b"tea").await?.parent_key(), before.parent_key(), "an outage stops nobody");
+    world.advance(5 * MINUTE);
+    assert_ne!(session.encrypt(b"tea").await?.parent_key(), before.parent_key());
+    drop(session);
     world.close().await
 }

@@ -95,7 +95,7 @@ impl CachedKey {
             Freshness::Fresh if now >= self.due || policy.is_nearly_spent(wraps) => Verdict::Aging,
             Freshness::Fresh => Verdict::Usable,
             Freshness::Aging => Verdict::Aging,
-            Freshness::Stale if self.status.checks().is_failing() && policy.may_serve_stale(self.checked(), now) => {
+            Freshness::Stale if self.status.checks().is_failing(now) && policy.may_serve_stale(self.checked(), now) => {
                 Verdict::Overdue
             }
             Freshness::Stale => Verdict::Stale,
