@@ -69,6 +69,23 @@ async fn a_revocation_counts_where_two_loads_found_the_key_at_once() -> TestResu
 }
 
 #[tokio::test]
+async fn a_revocation_counts_for_an_encrypt_that_was_about_to_use_a_key_that_is_not_cached() -> TestResult {
+    let world = World::with_policy(|policy| policy.cache_intermediate_keys = false).await?;
+    let before = world.encrypt("alice", b"tea").await?;
+    let (session, keys) = (world.session("alice").await?, world.factory.keys(Arc::clone(&world.store)));
+    let mut encrypting = Box::pin(session.encrypt(b"tea"));
+    assert!(poll_once(encrypting.as_mut()).is_pending());
+    // By and by the load ends, and nobody looks at its outcome.
+    for _ in 0..10 {
+        keys.shred("bob").await?;
+    }
+    assert_eq!(keys.revoke(before.parent_key()).await?, Revocation::Revoked);
+    assert_ne!(encrypting.await?.parent_key(), before.parent_key());
+    drop((session, keys));
+    world.close().await
+}
+
+#[tokio::test]
 async fn a_record_under_a_revoked_key_is_rewrapped_by_a_process_that_never_used_that_key() -> TestResult {
     let world = World::new().await?;
     let session = world.session("alice").await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::{ArbiterHandle, Message};
 
 use super::actor::KeyCacheActor;
+use super::outlawed::Outlawed;
 use super::{CachedKey, KeyIndex, KeyRing, Loader, Wanted};
 use crate::actors::Mailbox;
 use crate::error::Error;
@@ -19,15 +20,16 @@ const CAPACITY: usize = 1024;
 pub(crate) struct KeyCache {
     mailbox: Mailbox<KeyCacheActor>,
     index: Arc<KeyIndex>,
+    outlawed: Arc<Outlawed>,
     deadline: Duration,
 }
 
 impl KeyCache {
     /// Starts the cache. What it publishes outlives it: a cache that dies is replaced by one that knows the same keys.
     pub(in crate::actors) fn start(arbiter: &ArbiterHandle, loader: Loader, deadline: Duration) -> Self {
-        let index = Arc::clone(&loader.index);
+        let (index, outlawed) = (Arc::clone(&loader.index), Arc::clone(&loader.outlawed));
         let mailbox = Mailbox::start("key cache", arbiter, CAPACITY, move || KeyCacheActor::new(loader.clone()));
-        Self { mailbox, index, deadline }
+        Self { mailbox, index, outlawed, deadline }
     }
 
     /// Returns what is wanted of `ring`, loading or making it if need be.
@@ -38,7 +40,10 @@ impl KeyCache {
     /// # Cancel safety
     /// A caller who goes away cancels nobody's load.
     pub(crate) async fn get(&self, ring: Arc<KeyRing>, wanted: Wanted) -> Result<Arc<CachedKey>, Error> {
-        self.mailbox.ask(Get { ring, wanted, caller: Some(self.deadline) }).await?
+        let key = self.mailbox.ask(Get { ring, wanted, caller: Some(self.deadline) }).await??;
+        // What is not cached, the cache cannot reach any more once it has answered.
+        self.outlawed.tell(&key);
+        Ok(key)
     }
 
     /// Has the store looked at for what is wanted, without waiting; `false` when there is no room to ask.
