@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use keyward::stores::Revocation;
 use keyward::{CacheScope, DataRowRecord, Error};
-use support::{HOUR, SECOND, TestResult, World, poll_once};
+use support::{Fault, HOUR, MINUTE, SECOND, TestResult, World, poll_once};
 
 #[tokio::test]
 async fn a_rotation_reaches_sessions_that_have_caches_of_their_own() -> TestResult {
@@ -69,6 +69,23 @@ async fn a_revocation_counts_where_two_loads_found_the_key_at_once() -> TestResu
 }
 
 #[tokio::test]
+async fn a_revocation_counts_for_an_encrypt_that_was_about_to_use_a_key_that_is_not_cached() -> TestResult {
+    let world = World::with_policy(|policy| policy.cache_intermediate_keys = false).await?;
+    let before = world.encrypt("alice", b"tea").await?;
+    let (session, keys) = (world.session("alice").await?, world.factory.keys(Arc::clone(&world.store)));
+    let mut encrypting = Box::pin(session.encrypt(b"tea"));
+    assert!(poll_once(encrypting.as_mut()).is_pending());
+    // By and by the load ends, and nobody looks at its outcome.
+    for _ in 0..10 {
+        keys.shred("bob").await?;
+    }
+    assert_eq!(keys.revoke(before.parent_key()).await?, Revocation::Revoked);
+    assert_ne!(encrypting.await?.parent_key(), before.parent_key());
+    drop((session, keys));
+    world.close().await
+}
+
+#[tokio::test]
 async fn a_record_under_a_revoked_key_is_rewrapped_by_a_process_that_never_used_that_key() -> TestResult {
     let world = World::new().await?;
     let session = world.session("alice").await?;
@@ -101,5 +118,20 @@ async fn a_forged_record_that_names_the_next_key_does_not_hide_it() -> TestResul
     let made = world.encrypt("alice", b"tea").await?;
     assert_eq!(made.parent_key(), forged.parent_key());
     assert_eq!(world.decrypt("alice", &made).await?, b"tea");
+    world.close().await
+}
+
+#[tokio::test]
+async fn a_store_that_failed_once_and_answers_since_tells_of_a_revocation_within_the_interval() -> TestResult {
+    let world = World::new().await?;
+    let session = world.session("alice").await?;
+    let before = session.encrypt(b"tea").await?;
+    world.store.revoke_latest(&world.intermediate_key("alice"));
+    world.advance(HOUR + SECOND);
+    world.store.control.fail(1, None, None, Fault::Transient);
+    assert_eq!(session.encrypt(b"tea").await?.parent_key(), before.parent_key(), "an outage stops nobody");
+    world.advance(5 * MINUTE);
+    assert_ne!(session.encrypt(b"tea").await?.parent_key(), before.parent_key());
+    drop(session);
     world.close().await
 }

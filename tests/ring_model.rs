@@ -91,6 +91,10 @@ mod policy {
             if checked <= now { Freshness::Fresh } else { Freshness::Stale }
         }
 
+        pub fn is_forgotten(_: i64, _: i64) -> bool {
+            false
+        }
+
         pub fn retry_delay(_: u32, _: u8) -> i64 {
             1
         }

@@ -102,6 +102,11 @@ impl CryptoPolicy {
         longest - longest / 2 * i64::from(jitter) / 255
     }
 
+    /// Tells whether it is too long ago that a look was due, at `due`, and nobody looked, to say that looking still fails.
+    pub(crate) fn is_forgotten(due: i64, now: i64) -> bool {
+        now.saturating_sub(due) > LAST_RETRY
+    }
+
     /// Tells whether a key created at `created` (Unix seconds) is dated further in the future than clocks may differ.
     pub(crate) fn is_skewed(&self, created: i64, now: i64) -> bool {
         created.saturating_mul(1000).saturating_sub(now) > millis(self.clock_skew_tolerance)

@@ -62,11 +62,11 @@ pub(crate) enum Action {
     RevokeMidway {
         system: bool,
     },
-    /// Encrypts, has the key revoked elsewhere, and encrypts again when that can just go unnoticed or just not; if calls fail
-    /// meanwhile, a second time later.
+    /// Encrypts, has the key revoked elsewhere, and encrypts again when that can just go unnoticed or just not, and when
+    /// it could go unnoticed if calls failed: during the first wait, during the second.
     Overstay {
         system: bool,
-        outage: bool,
+        outage: [bool; 2],
         slack: [u32; 2],
     },
     Rotate {
@@ -130,7 +130,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => any::<bool>().prop_map(|system| Action::RevokeElsewhere { system }),
         3 => (any::<bool>(), 0_usize..3).prop_map(|(system, age)| Action::Revoke { system, age }),
         1 => any::<bool>().prop_map(|system| Action::RevokeMidway { system }),
-        2 => (any::<bool>(), any::<bool>(), [0_u32..4, 0_u32..4])
+        2 => (any::<bool>(), any::<[bool; 2]>(), [0_u32..4, 0_u32..4])
             .prop_map(|(system, outage, slack)| Action::Overstay { system, outage, slack }),
         3 => any::<bool>().prop_map(|system| Action::Rotate { system }),
         1 => Just(Action::Shred),

@@ -8,8 +8,11 @@ use crate::actions::{EXPIRE, Forgery, INTERVAL, PARTITIONS};
 use crate::model::{Kept, Model};
 use crate::support::{self, MINUTE, TestResult};
 
-/// How long after a failed look at a destroyed key nobody looks again.
+/// How long after a failed look nobody looks again.
 const LAST_RETRY: Duration = MINUTE;
+
+/// How long after a failed look a key is encrypted with unchecked: until the next one is due, and has not been made either.
+const LAST_GRACE: Duration = Duration::from_secs(2 * 60);
 
 /// How long a key that was not found is taken not to exist.
 const ABSENT: Duration = Duration::from_secs(2);
@@ -131,8 +134,8 @@ impl Model {
 
     /// How long a revocation, or the destruction of a partition, may go unnoticed now.
     fn revocation_bound(&self) -> i64 {
-        let longest = INTERVAL + self.setting.max_stale;
-        millis(if self.has_failed_within(longest) { longest } else { INTERVAL })
+        let grace = if self.has_failed_within(LAST_GRACE) { self.setting.max_stale } else { Duration::ZERO };
+        millis(INTERVAL + grace)
     }
 
     fn has_failed_within(&self, time: Duration) -> bool {

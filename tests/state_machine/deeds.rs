@@ -126,7 +126,7 @@ impl Model {
             answers.open();
             return self.revoke(process, id, 0).await;
         }
-        self.settle().await;
+        self.settle().await?;
         self.revoke(process, id, 0).await?;
         answers.open();
         // One that fails by an outage that is over is not made again here.

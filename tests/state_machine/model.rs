@@ -8,6 +8,9 @@ use keyward::{Clock, DataRowRecord, Error, KeyMeta, Keys, Session, SessionFactor
 use crate::actions::{Action, INTERVAL, PARTITIONS, PROCESSES, Setting, Step};
 use crate::support::{Call, Fault, SECOND, TestResult, World, eventually, poll_and_drop};
 
+/// How often something is asked of both threads of a process to let others have their turn.
+const TURNS: usize = 6;
+
 pub(crate) struct Model {
     pub(crate) world: World,
     pub(crate) setting: Setting,
@@ -143,12 +146,13 @@ impl Model {
             Action::Overstay { system, outage, slack } => {
                 self.encrypt(process, partition, false).await?;
                 self.revoke_elsewhere(id_of(system));
-                for (longest, slack) in [INTERVAL, self.setting.max_stale].into_iter().zip(slack) {
-                    if outage {
+                for (number, longest) in [INTERVAL, self.setting.max_stale].into_iter().enumerate() {
+                    self.end_outage();
+                    if outage[number] {
                         self.begin_outage(Fault::Transient, None);
                     }
-                    self.settle().await;
-                    self.world.advance(longest.saturating_sub(SECOND) + slack * SECOND);
+                    self.settle().await?;
+                    self.world.advance(longest.saturating_sub(SECOND) + slack[number] * SECOND);
                     self.encrypt(process, partition, false).await?;
                 }
                 self.end_outage();
@@ -156,7 +160,7 @@ impl Model {
             Action::Rotate { system } => self.rotate(process, partition, system).await?,
             Action::Shred => self.shred(process, partition).await?,
             Action::Advance { seconds } => {
-                self.settle().await;
+                self.settle().await?;
                 self.world.advance(seconds * SECOND);
             }
             Action::Restart { closing, clock_ahead } => {
@@ -194,20 +198,20 @@ impl Model {
         self.world.store.control.heal();
     }
 
-    /// Waits until nothing seems to be under way, so that loads in the background rarely span a long time.
-    pub(crate) async fn settle(&self) {
-        let (mut last, mut unchanged) = (self.world.calls(), 0);
-        while unchanged < 1000 {
-            tokio::task::yield_now().await;
-            let now = self.world.calls();
-            unchanged = if now == last { unchanged + 1 } else { 0 };
-            last = now;
+    /// Lets what is under way in the background end, so that it does not span a long time: all threads of all processes have
+    /// more turns than the longest load needs.
+    pub(crate) async fn settle(&self) -> TestResult {
+        for process in 0..self.processes.len() {
+            for _ in 0..TURNS {
+                self.keys(process).shred("nobody").await?;
+            }
         }
+        Ok(())
     }
 
     pub(crate) async fn finish(mut self) -> TestResult {
         self.end_outage();
-        self.settle().await;
+        self.settle().await?;
         self.check_rows();
         let fresh = self.start(std::time::Duration::ZERO).await?;
         self.processes.push(fresh);

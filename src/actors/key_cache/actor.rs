@@ -145,15 +145,10 @@ impl KeyCacheActor {
 
     /// Takes note of what was revoked or destroyed while the key was on its way.
     fn check_outlawed(&self, key: Arc<CachedKey>) -> Result<Arc<CachedKey>, Error> {
-        let outlawed = &self.loader.outlawed;
-        if outlawed.is_shredded(&key.meta().id) {
+        if self.loader.outlawed.is_shredded(&key.meta().id) {
             return Err(Error::Shredded { id: key.meta().id.to_string() });
         }
-        for status in std::iter::once(key.status()).chain(key.parent()) {
-            if outlawed.is_revoked(status.meta()) {
-                status.revoke();
-            }
-        }
+        self.loader.outlawed.tell(&key);
         Ok(key)
     }
 

@@ -101,7 +101,7 @@ impl CachedKey {
     /// Where the system key alone is to be looked at, one caller does so for all keys under it.
     pub(crate) fn claim(&self, policy: &CryptoPolicy, now: i64) -> Option<Claim<'_>> {
         let own = self.checks();
-        let is_own = own.is_failing() || own.freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
+        let is_own = own.is_failing(now) || own.freshness(policy, now) != Freshness::Fresh || self.is_due(policy, now);
         let parent = self.parent.as_ref().filter(|_| !is_own);
         let checks = parent.map_or(own, |parent| parent.checks());
         Claim::of(checks, now)
@@ -121,7 +121,7 @@ impl CachedKey {
             Freshness::Fresh if now >= self.due || policy.is_nearly_spent(wraps) => Verdict::Aging,
             Freshness::Fresh => Verdict::Usable,
             Freshness::Aging => Verdict::Aging,
-            Freshness::Stale if self.status.checks().is_failing() && policy.may_serve_stale(self.checked(), now) => {
+            Freshness::Stale if self.status.checks().is_failing(now) && policy.may_serve_stale(self.checked(), now) => {
                 Verdict::Overdue
             }
             Freshness::Stale => Verdict::Stale,

@@ -40,8 +40,10 @@ impl Checks {
         self.checked.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_failing(&self) -> bool {
-        self.failures.load(Ordering::Acquire) > 0
+    /// Tells whether looking failed lately. After a silence nobody knows: whoever comes first looks, and waits for that.
+    pub(super) fn is_failing(&self, now: i64) -> bool {
+        let is_forgotten = CryptoPolicy::is_forgotten(self.next_attempt.load(Ordering::Acquire), now);
+        self.failures.load(Ordering::Acquire) > 0 && !is_forgotten
     }
 
     pub(super) fn freshness(&self, policy: &CryptoPolicy, now: i64) -> Freshness {

@@ -1,7 +1,7 @@
 //! The handle of the key cache, and what it is asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{ArbiterHandle, Message};
@@ -9,10 +9,8 @@ use actix::{ArbiterHandle, Message};
 use super::actor::KeyCacheActor;
 use super::{CachedKey, KeyIndex, KeyRing, Loader, Wanted};
 use crate::actors::Mailbox;
-use crate::clock::{Clock, unix_millis};
 use crate::error::Error;
 use crate::ids::{KeyId, KeyMeta};
-use crate::policy::CryptoPolicy;
 
 /// Room for callers who miss at once; more wait their turn, and none waits longer than its deadline.
 const CAPACITY: usize = 1024;
@@ -21,20 +19,16 @@ const CAPACITY: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct KeyCache {
     mailbox: Mailbox<KeyCacheActor>,
-    index: Arc<KeyIndex>,
-    policy: Arc<CryptoPolicy>,
-    clock: Arc<dyn Clock>,
-    in_flight: Arc<AtomicUsize>,
+    loader: Loader,
     deadline: Duration,
 }
 
 impl KeyCache {
     /// Starts the cache. What it publishes outlives it: a cache that dies is replaced by one that knows the same keys.
     pub(in crate::actors) fn start(arbiter: &ArbiterHandle, loader: Loader, deadline: Duration) -> Self {
-        let (index, policy) = (Arc::clone(&loader.index), Arc::clone(&loader.policy));
-        let (clock, in_flight) = (Arc::clone(&loader.clock), Arc::clone(&loader.in_flight));
-        let mailbox = Mailbox::start("key cache", arbiter, CAPACITY, move || KeyCacheActor::new(loader.clone()));
-        Self { mailbox, index, policy, clock, in_flight, deadline }
+        let own = loader.clone();
+        let mailbox = Mailbox::start("key cache", arbiter, CAPACITY, move || KeyCacheActor::new(own.clone()));
+        Self { mailbox, loader, deadline }
     }
 
     /// Returns what is wanted of `ring`, loading or making it if need be.
@@ -45,7 +39,10 @@ impl KeyCache {
     /// # Cancel safety
     /// A caller who goes away cancels nobody's load.
     pub(crate) async fn get(&self, ring: Arc<KeyRing>, wanted: Wanted) -> Result<Arc<CachedKey>, Error> {
-        self.mailbox.ask(Get { ring, wanted, caller: Some(self.deadline) }).await?
+        let key = self.mailbox.ask(Get { ring, wanted, caller: Some(self.deadline) }).await??;
+        // What is not cached, the cache cannot reach any more once it has answered.
+        self.loader.outlawed.tell(&key);
+        Ok(key)
     }
 
     /// Has the store looked at for what is wanted, without waiting; `false` when there is no room to ask.
@@ -72,7 +69,7 @@ impl KeyCache {
     pub(in crate::actors) async fn close(&self) -> Result<(), Error> {
         let closed = self.mailbox.ask(Close).await;
         self.mailbox.close();
-        for ring in self.index.all() {
+        for ring in self.loader.index.all() {
             ring.clear();
         }
         closed
@@ -84,19 +81,19 @@ impl KeyCache {
     }
 
     pub(crate) fn index(&self) -> &Arc<KeyIndex> {
-        &self.index
+        &self.loader.index
     }
 
     /// Returns how many ids and how many versions are cached, and how many keys that encrypt are dated further in the future
     /// than clocks may differ.
     pub(in crate::actors) fn size(&self) -> (usize, usize, usize) {
-        let now = unix_millis(self.clock.now());
-        self.index.size(|key| self.policy.is_skewed(key.meta().created, now))
+        let now = self.loader.now();
+        self.loader.index.size(|key| self.loader.policy.is_skewed(key.meta().created, now))
     }
 
     /// Returns how many loads are under way.
     pub(in crate::actors) fn loads(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.loader.in_flight.load(Ordering::Relaxed)
     }
 
     pub(in crate::actors) fn sent(&self) -> u64 {

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
+use super::cached_key::CachedKey;
 use crate::cache::{Cache, Cached, EvictionPolicy};
 use crate::ids::{KeyId, KeyMeta};
 
@@ -33,6 +34,15 @@ impl Outlawed {
 
     pub(super) fn is_revoked(&self, key: &KeyMeta) -> bool {
         has(&self.revoked, key)
+    }
+
+    /// Has a key that was found while it, or its parent, was revoked know that.
+    pub(super) fn tell(&self, key: &CachedKey) {
+        for status in std::iter::once(key.status()).chain(key.parent()) {
+            if self.is_revoked(status.meta()) {
+                status.revoke();
+            }
+        }
     }
 
     /// Takes note that all keys of an id were destroyed and tells whether it is news.

@@ -119,7 +119,7 @@ impl KeyRing {
     ) -> Option<R> {
         let freshness = self.checks.freshness(policy, now);
         // Decrypting waits once for a store that does not answer, and from then on looks beside it.
-        if freshness == Freshness::Stale && !self.checks.is_failing() {
+        if freshness == Freshness::Stale && !self.checks.is_failing(now) {
             return None;
         }
         self.with_version(created, |key| work(key, freshness != Freshness::Fresh))
