@@ -1,8 +1,10 @@
 //! Measures keyward beside the `asherah` crate, in one process, on warm sessions with a static master key and a
-//! metastore in memory; or its secret memory beside that of the crate `hardware-enclave` and of Go's `securememory`.
+//! metastore in memory; or sessions of many partitions, looked up for every operation; or its secret memory beside that of
+//! the crate `hardware-enclave` and of Go's `securememory`.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- sessions-lookup
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- secret-memory
 //! ```
 //!
@@ -12,6 +14,7 @@ mod asherah_side;
 mod go_side;
 mod keyward_side;
 mod secret_memory;
+mod sessions_lookup;
 
 use std::time::Duration;
 
@@ -47,8 +50,9 @@ type Case<'a> = Box<dyn FnMut(u32) -> anyhow::Result<Duration> + 'a>;
 fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => sessions(),
+        Some("sessions-lookup") => sessions_lookup::run(),
         Some("secret-memory") => secret_memory::run(),
-        Some(other) => anyhow::bail!("there is no comparison {other:?}; there is secret-memory"),
+        Some(other) => anyhow::bail!("there is no comparison {other:?}; there are sessions-lookup and secret-memory"),
     }
 }
 
