@@ -75,7 +75,12 @@ fn sessions() -> anyhow::Result<()> {
 }
 
 /// Returns the median nanoseconds per operation of each case.
-fn compare<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[f64; CASES]> {
+fn compare<const CASES: usize>(cases: [Case<'_>; CASES]) -> anyhow::Result<[f64; CASES]> {
+    Ok(measure(cases)?.map(median))
+}
+
+/// Returns the nanoseconds per operation of each case in each round.
+fn measure<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[Vec<f64>; CASES]> {
     let mut counts = [0; CASES];
     for (case, count) in cases.iter_mut().zip(&mut counts) {
         *count = calibrate(case)?;
@@ -87,7 +92,7 @@ fn compare<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[
             rounds[at].push(per_operation(&mut cases[at], counts[at])?);
         }
     }
-    Ok(rounds.map(median))
+    Ok(rounds)
 }
 
 /// Finds how many operations fill a round; warms the case up on the way.

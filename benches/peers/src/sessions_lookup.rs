@@ -19,7 +19,7 @@ use keyward::stores::InMemoryMetastore;
 use keyward::{CryptoPolicy, Session, SessionFactory, kms::StaticKms};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Case, compare};
+use crate::{Case, measure, median};
 
 const MASTER_KEY: &[u8; 32] = b"thisIsAStaticMasterKeyForTesting";
 const PAYLOAD: [u8; 64] = [0x5a; 64];
@@ -41,34 +41,29 @@ pub fn run() -> anyhow::Result<()> {
         );
     }
     println!("Nanoseconds per operation. encrypt: JSON of {} B; open: a session is opened and dropped.", PAYLOAD.len());
-    println!(
-        "{:<12}{:>12}{:>18}{:>15}{:>14}{:>18}{:>20}",
-        "operation",
-        "partitions",
-        "keyward, looked up",
-        "keyward, held",
-        "look-up costs",
-        "asherah, looked up",
-        "asherah/keyward"
-    );
+    print!("{:<12}{:>12}{:>18}{:>15}", "operation", "partitions", "ours, looked up", "ours, held");
+    println!("{:>14}{:>18}{:>17}", "look-up costs", "asherah", "asherah/ours");
     for partitions in PARTITIONS {
         let ids = shuffled(partitions);
         let ours = Ours::open(&ids)?;
         let theirs = open_theirs(&ids)?;
-        let row = |name: &str, [looked_up, held, peer]: [f64; 3]| {
-            let costs = looked_up - held;
-            println!(
-                "{name:<12}{partitions:>12}{looked_up:>18.1}{held:>15.1}{costs:>14.1}{peer:>18.1}{:>20.2}",
-                peer / looked_up
-            );
-        };
-        row("encrypt", compare([ours.encrypt_looked_up(&ids), ours.encrypt_held(), encrypt_theirs(&theirs, &ids)])?);
-        row("open", compare([ours.open_looked_up(&ids), ours.open_held(), open_theirs_alone(&theirs, &ids)])?);
+        row("encrypt", partitions, [ours.encrypt_looked_up(&ids), ours.encrypt_held(), encrypt_theirs(&theirs, &ids)])?;
+        row("open", partitions, [ours.open_looked_up(&ids), ours.open_held(), open_theirs_alone(&theirs, &ids)])?;
         let memory = ours.factory.status().memory;
         println!("keyward's keys: {} resident, {} sealed", memory.hot, memory.cold);
         ours.close()?;
         theirs.close()?;
     }
+    Ok(())
+}
+
+/// Measures looking up, holding and the peer; what a look-up costs is the median of the differences of neighbours in time.
+fn row(name: &str, partitions: usize, cases: [Case<'_>; 3]) -> anyhow::Result<()> {
+    let [looked_up, held, peer] = measure(cases)?;
+    let costs = median(looked_up.iter().zip(&held).map(|(looked_up, held)| looked_up - held).collect());
+    let [looked_up, held, peer] = [looked_up, held, peer].map(median);
+    print!("{name:<12}{partitions:>12}{looked_up:>18.1}{held:>15.1}");
+    println!("{costs:>14.1}{peer:>18.1}{:>17.2}", peer / looked_up);
     Ok(())
 }
 
