@@ -136,20 +136,33 @@ impl Realm {
         let own = suffixed(bare, self.suffix.as_deref());
         check_length("partition id", &own)?;
         Ok(Partition {
-            intermediate_key: KeyId::new(&own),
-            id_size: id.len(),
+            id: PartitionId { intermediate_key: KeyId::new(&own), size: id.len() },
             bare_size,
             readable_suffixes: Arc::clone(&self.readable_suffixes),
         })
     }
 }
 
+/// The id of a partition as the application gave it; cloning shares it with the id of its intermediate key.
+#[derive(Debug, Clone)]
+pub(crate) struct PartitionId {
+    /// `_IK_{partition}_{service}_{product}`, with a region suffix or not.
+    intermediate_key: KeyId,
+    size: usize,
+}
+
+impl PartitionId {
+    /// Returns the id.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.intermediate_key.as_str()["_IK_".len()..][..self.size]
+    }
+}
+
 /// A tenant: the unit that an intermediate key belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Partition {
-    /// `_IK_{partition}_{service}_{product}`, with a region suffix or not.
-    intermediate_key: KeyId,
-    id_size: usize,
+    id: PartitionId,
     bare_size: usize,
     readable_suffixes: Arc<[String]>,
 }
@@ -158,19 +171,25 @@ impl Partition {
     /// Returns the partition id as the application gave it.
     #[must_use]
     pub(crate) fn id(&self) -> &str {
-        &self.intermediate_key.as_str()["_IK_".len()..][..self.id_size]
+        self.id.as_str()
+    }
+
+    /// Returns the partition id by itself.
+    #[must_use]
+    pub(crate) fn shared_id(&self) -> &PartitionId {
+        &self.id
     }
 
     /// Returns the id of the intermediate key without region suffix.
     fn bare(&self) -> &str {
-        &self.intermediate_key.as_str()[..self.bare_size]
+        &self.intermediate_key().as_str()[..self.bare_size]
     }
 
     /// Returns the ids of all intermediate keys whose records this partition may read, its own first.
     pub(crate) fn readable_keys(&self) -> Vec<KeyId> {
         let bare = KeyId::new(self.bare());
         let suffixed = self.readable_suffixes.iter().map(|suffix| KeyId::new(&format!("{bare}_{suffix}")));
-        let mut ids: Vec<KeyId> = vec![self.intermediate_key.clone()];
+        let mut ids: Vec<KeyId> = vec![self.intermediate_key().clone()];
         for id in std::iter::once(bare.clone()).chain(suffixed) {
             if !ids.contains(&id) {
                 ids.push(id);
@@ -182,7 +201,7 @@ impl Partition {
     /// Returns the id of the intermediate key that new records are written under.
     #[must_use]
     pub(crate) fn intermediate_key(&self) -> &KeyId {
-        &self.intermediate_key
+        &self.id.intermediate_key
     }
 
     /// Tells whether a record under intermediate key `id` may be read by this partition.
@@ -191,7 +210,7 @@ impl Partition {
     /// configuration allows.
     #[must_use]
     pub(crate) fn may_read(&self, id: &str) -> bool {
-        if id == self.intermediate_key.as_str() {
+        if id == self.intermediate_key().as_str() {
             return true;
         }
         let Some(rest) = id.strip_prefix(self.bare()) else { return false };

@@ -15,7 +15,7 @@ use super::key_cache::{KeyIndex, KeyRing};
 use crate::cache::{Cache, Cached, Departure};
 use crate::clock::{Clock, millis, unix_millis};
 use crate::error::Error;
-use crate::ids::Partition;
+use crate::ids::{Partition, PartitionId};
 use crate::metrics::Meters;
 use crate::policy::{CacheScope, CryptoPolicy};
 
@@ -80,24 +80,36 @@ impl Drop for SessionCore {
 }
 
 /// A session that is kept, found by its partition id.
+///
+/// The id is at hand without the session: with many of them, a processor waits for the memory of both at once, and not for
+/// one after the other.
 #[derive(Clone)]
-struct Kept(Arc<SessionCore>);
+struct Kept {
+    id: PartitionId,
+    core: Arc<SessionCore>,
+}
+
+impl Kept {
+    fn new(core: &Arc<SessionCore>) -> Self {
+        Self { id: core.partition.shared_id().clone(), core: Arc::clone(core) }
+    }
+}
 
 impl Borrow<str> for Kept {
     fn borrow(&self) -> &str {
-        self.0.partition.id()
+        self.id.as_str()
     }
 }
 
 impl Hash for Kept {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.partition.id().hash(state);
+        self.id.as_str().hash(state);
     }
 }
 
 impl PartialEq for Kept {
     fn eq(&self, other: &Self) -> bool {
-        self.0.partition.id() == other.0.partition.id()
+        self.id.as_str() == other.id.as_str()
     }
 }
 
@@ -105,11 +117,11 @@ impl Eq for Kept {}
 
 impl Cached for Kept {
     fn take_used(&self) -> bool {
-        self.0.used.swap(false, Ordering::Relaxed)
+        self.core.used.swap(false, Ordering::Relaxed)
     }
 
     fn last_used(&self) -> i64 {
-        self.0.last_used.load(Ordering::Relaxed)
+        self.core.last_used.load(Ordering::Relaxed)
     }
 }
 
@@ -188,7 +200,7 @@ impl Shared {
 
     /// Returns the kept session of a partition unless it was not used for too long.
     fn find(&self, partition: &str) -> Option<Arc<SessionCore>> {
-        let core = Arc::clone(&self.kept.get(partition)?.0);
+        let core = Arc::clone(&self.kept.get(partition)?.core);
         let now = self.now();
         let time_to_live = millis(self.policy.session_cache_ttl);
         if time_to_live > 0 && now.saturating_sub(core.last_used.load(Ordering::Relaxed)) > time_to_live {
@@ -225,14 +237,14 @@ impl SessionRegistryActor {
     fn new(shared: Arc<Shared>) -> Self {
         let size = NonZeroUsize::new(shared.policy.session_cache_size).unwrap_or(NonZeroUsize::MIN);
         let published = Arc::clone(&shared);
-        let mut kept = Cache::new(shared.policy.session_cache_eviction, size, move |_, Kept(core), why| {
+        let mut kept = Cache::new(shared.policy.session_cache_eviction, size, move |_, Kept { id, .. }, why| {
             match why {
                 Departure::Evicted => published.meters.sessions.evictions.increment(1),
                 // Another one stands in its place, or the registry is started again.
                 Departure::Replaced | Departure::Dropped => return,
                 Departure::Expired | Departure::Removed => {}
             }
-            published.kept.remove(core.partition.id());
+            published.kept.remove(id.as_str());
         });
         let time_to_live = millis(shared.policy.session_cache_ttl);
         if time_to_live > 0 {
@@ -240,7 +252,7 @@ impl SessionRegistryActor {
         }
         // After a restart: what an earlier life published is still there.
         for session in shared.kept.iter() {
-            kept.insert(session.0.partition.id().into(), session.clone(), session.last_used());
+            kept.insert(session.id.as_str().into(), session.clone(), session.last_used());
         }
         Self { shared, kept, closed: false }
     }
@@ -249,7 +261,7 @@ impl SessionRegistryActor {
     fn keep(&mut self, core: &Arc<SessionCore>) {
         let now = self.shared.now();
         self.kept.sweep(now);
-        let session = Kept(Arc::clone(core));
+        let session = Kept::new(core);
         self.kept.insert(core.partition.id().into(), session.clone(), now);
         // One of the same id that was not used for too long is in the way.
         self.shared.kept.remove(core.partition.id());

@@ -1,8 +1,10 @@
 //! Measures keyward beside the `asherah` crate, in one process, on warm sessions with a static master key and a
-//! metastore in memory; or its secret memory beside that of the crate `hardware-enclave` and of Go's `securememory`.
+//! metastore in memory; or sessions of many partitions, looked up for every operation; or its secret memory beside that of
+//! the crate `hardware-enclave` and of Go's `securememory`.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- sessions-lookup
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- secret-memory
 //! ```
 //!
@@ -12,6 +14,7 @@ mod asherah_side;
 mod go_side;
 mod keyward_side;
 mod secret_memory;
+mod sessions_lookup;
 
 use std::time::Duration;
 
@@ -47,8 +50,9 @@ type Case<'a> = Box<dyn FnMut(u32) -> anyhow::Result<Duration> + 'a>;
 fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => sessions(),
+        Some("sessions-lookup") => sessions_lookup::run(),
         Some("secret-memory") => secret_memory::run(),
-        Some(other) => anyhow::bail!("there is no comparison {other:?}; there is secret-memory"),
+        Some(other) => anyhow::bail!("there is no comparison {other:?}; there are sessions-lookup and secret-memory"),
     }
 }
 
@@ -71,7 +75,12 @@ fn sessions() -> anyhow::Result<()> {
 }
 
 /// Returns the median nanoseconds per operation of each case.
-fn compare<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[f64; CASES]> {
+fn compare<const CASES: usize>(cases: [Case<'_>; CASES]) -> anyhow::Result<[f64; CASES]> {
+    Ok(measure(cases)?.map(median))
+}
+
+/// Returns the nanoseconds per operation of each case in each round.
+fn measure<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[Vec<f64>; CASES]> {
     let mut counts = [0; CASES];
     for (case, count) in cases.iter_mut().zip(&mut counts) {
         *count = calibrate(case)?;
@@ -83,7 +92,7 @@ fn compare<const CASES: usize>(mut cases: [Case<'_>; CASES]) -> anyhow::Result<[
             rounds[at].push(per_operation(&mut cases[at], counts[at])?);
         }
     }
-    Ok(rounds.map(median))
+    Ok(rounds)
 }
 
 /// Finds how many operations fill a round; warms the case up on the way.
