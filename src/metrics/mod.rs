@@ -10,4 +10,4 @@ mod sampling;
 
 pub(crate) use meters::{CacheMeters, KeyMeters, Meters};
 pub(crate) use names::{describe, mailbox_pending, secret};
-pub(crate) use sampling::Timed;
+pub(crate) use sampling::{Stopwatch, Timed};

@@ -22,7 +22,8 @@ pub(crate) enum Timed {
 #[derive(Clone, Copy, Default)]
 struct Pending {
     operations: u32,
-    hits: u32,
+    /// Of those, how many had to ask for their key.
+    misses: u32,
     /// When the thread recorded last, in Unix milliseconds.
     recorded: i64,
 }
@@ -30,15 +31,16 @@ struct Pending {
 thread_local! {
     // Of all factories together: their numbers have the same names.
     static PENDING: [Cell<Pending>; 2] = const {
-        [const { Cell::new(Pending { operations: 0, hits: 0, recorded: 0 }) }; 2]
+        [const { Cell::new(Pending { operations: 0, misses: 0, recorded: 0 }) }; 2]
     };
-    static SESSIONS: Cell<Pending> = const { Cell::new(Pending { operations: 0, hits: 0, recorded: 0 }) };
+    static SESSIONS: Cell<Pending> = const { Cell::new(Pending { operations: 0, misses: 0, recorded: 0 }) };
 }
 
 /// An operation that is being timed.
 pub(crate) struct Stopwatch {
     timed: Timed,
     operations: u32,
+    hits: u32,
     began: Instant,
 }
 
@@ -55,17 +57,18 @@ impl Meters {
                 cell.set(pending);
                 return None;
             }
-            cell.set(Pending { operations: 0, hits: pending.hits, recorded: now });
-            Some(Stopwatch { timed, operations: pending.operations, began: Instant::now() })
+            cell.set(Pending { operations: 0, misses: 0, recorded: now });
+            let Pending { operations, misses, .. } = pending;
+            Some(Stopwatch { timed, operations, hits: operations.saturating_sub(misses), began: Instant::now() })
         })
     }
 
-    /// Counts that the operation found its key loaded.
-    #[inline]
-    pub(crate) fn hit(timed: Timed) {
+    /// Counts that an operation had to ask for its key.
+    #[cold]
+    pub(crate) fn miss(timed: Timed) {
         PENDING.with(|pending| {
             let cell = &pending[timed as usize];
-            cell.set(Pending { hits: cell.get().hits + 1, ..cell.get() });
+            cell.set(Pending { misses: cell.get().misses + 1, ..cell.get() });
         });
     }
 
@@ -74,10 +77,10 @@ impl Meters {
     pub(crate) fn session_hit(&self, now: i64) {
         SESSIONS.with(|cell| {
             let mut pending = cell.get();
-            pending.hits += 1;
-            if pending.hits >= WEIGHT || !(0..IDLE).contains(&now.saturating_sub(pending.recorded)) {
-                self.sessions.hits.increment(u64::from(pending.hits));
-                pending = Pending { hits: 0, recorded: now, ..pending };
+            pending.operations += 1;
+            if pending.operations >= WEIGHT || !(0..IDLE).contains(&now.saturating_sub(pending.recorded)) {
+                self.sessions.hits.increment(u64::from(pending.operations));
+                pending = Pending { operations: 0, misses: 0, recorded: now };
             }
             cell.set(pending);
         });
@@ -98,12 +101,6 @@ impl Meters {
             Timed::Decrypt => &self.decrypt,
         };
         histogram.record_many(stopwatch.began.elapsed(), stopwatch.operations as usize);
-        let hits = PENDING.with(|pending| {
-            let cell = &pending[stopwatch.timed as usize];
-            let hits = cell.get().hits;
-            cell.set(Pending { hits: 0, ..cell.get() });
-            hits
-        });
-        self.intermediate_keys.cache.hits.increment(u64::from(hits));
+        self.intermediate_keys.cache.hits.increment(u64::from(stopwatch.hits));
     }
 }

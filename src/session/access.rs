@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{OFFLOAD_ABOVE, Session, Shared, copy};
+use super::offload::{OFFLOAD_ABOVE, copy};
+use super::{Session, Shared};
 use crate::actors::{CachedKey, KeyRing, Verdict, Wanted};
 use crate::error::{BoxError, Error};
 use crate::ids::{KeyId, KeyMeta};
-use crate::metrics::{Meters, Timed};
+use crate::metrics::{Meters, Stopwatch, Timed};
 use crate::record::{DataRowRecord, OVERHEAD, RecordView};
 
 /// How many keys that arrive expired are put up with in one operation.
@@ -16,19 +17,28 @@ const LATE_KEYS: u32 = 4;
 /// Bytes that JSON text has beside its base64, generously: names, numbers, escaped ids.
 const JSON_FRAME: usize = 16 * 1024;
 
+/// An operation under way.
+pub(super) struct Operation {
+    timed: Timed,
+    /// When it began, in Unix milliseconds.
+    pub(super) now: i64,
+    stopwatch: Option<Stopwatch>,
+}
+
 impl Session {
-    /// Does an operation that began at `now` (Unix milliseconds), times it if it is its turn, and counts if it fails.
-    pub(super) async fn measured<R>(
-        &self,
-        timed: Timed,
-        now: i64,
-        operation: impl Future<Output = Result<R, Error>>,
-    ) -> Result<R, Error> {
-        let stopwatch = self.shared.meters.begin(timed, now);
-        let result = operation.await;
-        self.shared.meters.end(stopwatch);
+    /// Begins an operation, which is timed if it is its turn.
+    #[inline]
+    pub(super) fn begin(&self, timed: Timed) -> Operation {
+        let now = self.shared.now();
+        Operation { timed, now, stopwatch: self.shared.meters.begin(timed, now) }
+    }
+
+    /// Ends an operation, and counts if it failed.
+    #[inline]
+    pub(super) fn end<R>(&self, operation: Operation, result: Result<R, Error>) -> Result<R, Error> {
+        self.shared.meters.end(operation.stopwatch);
         if let Err(error) = &result {
-            self.note(timed, error);
+            self.note(operation.timed, error);
         }
         result
     }
@@ -57,15 +67,37 @@ impl Session {
         error
     }
 
+    /// Encrypts a payload in the way that `seal` does.
+    pub(super) async fn seal<R: Send + 'static>(
+        &self,
+        payload: &[u8],
+        now: i64,
+        seal: impl Fn(&Shared, &CachedKey, i64, &[u8]) -> Result<R, Error> + Copy + Send + 'static,
+    ) -> Result<R, Error> {
+        self.check_size(payload.len(), self.shared.max_payload)?;
+        if payload.len() > OFFLOAD_ABOVE {
+            // Boxed, here and below: what is rare does not make the futures of what is not larger.
+            return Box::pin(async {
+                let (key, payload) = (self.latest(now).await?, copy(payload).await);
+                self.offload(key, move |shared, key| seal(shared, key, now, &payload)).await
+            })
+            .await;
+        }
+        self.with_latest(now, |shared, key| seal(shared, key, now, payload)).await
+    }
+
     /// Decrypts a record.
     pub(super) async fn open(&self, record: &DataRowRecord, now: i64) -> Result<Vec<u8>, Error> {
         self.check_size(record.data().len(), self.shared.max_payload.saturating_add(OVERHEAD))?;
         let (id, created) = (record.parent_key().id.as_str(), record.parent_key().created);
         if record.data().len() > OFFLOAD_ABOVE {
-            let key = self.with_version(id, created, now, |_, key| Ok(Arc::clone(key))).await?;
-            let mut data = copy(record.data()).await;
-            let record = record.with_data(std::mem::take(&mut data));
-            return self.offload(key, move |shared, key| shared.envelope.open(key.key(), &record)).await;
+            return Box::pin(async {
+                let key = self.with_version(id, created, now, |_, key| Ok(Arc::clone(key))).await?;
+                let mut data = copy(record.data()).await;
+                let record = record.with_data(std::mem::take(&mut data));
+                self.offload(key, move |shared, key| shared.envelope.open(key.key(), &record)).await
+            })
+            .await;
         }
         self.with_version(id, created, now, |shared, key| shared.envelope.open(key.key(), record)).await
     }
@@ -75,9 +107,12 @@ impl Session {
         let limit = self.shared.max_payload.saturating_add(OVERHEAD).div_ceil(3).saturating_mul(4);
         self.check_size(json.len(), limit.saturating_add(JSON_FRAME))?;
         if json.len() > OFFLOAD_ABOVE {
-            let json = copy(json).await;
-            let parse = move || DataRowRecord::from_json(&json);
-            return self.open(&self.blocking(parse).await??, now).await;
+            return Box::pin(async {
+                let json = copy(json).await;
+                let parse = move || DataRowRecord::from_json(&json);
+                self.open(&self.blocking(parse).await??, now).await
+            })
+            .await;
         }
         if let Some(view) = RecordView::parse(json) {
             self.check_size(view.data_size(), self.shared.max_payload.saturating_add(OVERHEAD))?;
@@ -88,7 +123,8 @@ impl Session {
                 return opened;
             }
         }
-        self.open(&DataRowRecord::from_json(json)?, now).await
+        let record = DataRowRecord::from_json(json)?;
+        Box::pin(self.open(&record, now)).await
     }
 
     /// Wraps a data row key under the newest key, unless it is; `parent` is what it is under now.
@@ -127,16 +163,16 @@ impl Session {
             self.finish(key, work(&self.shared, key))
         };
         let warm = ring.with_latest(&self.shared.policy, now, |key, verdict| {
-            Meters::hit(Timed::Encrypt);
             if verdict != Verdict::Usable {
                 self.look_ahead(ring, key, verdict, now);
             }
             run(key)
         });
-        match warm {
-            Some(result) => result,
-            None => run(&self.wait_for_latest().await?),
+        if let Some(result) = warm {
+            return result;
         }
+        Meters::miss(Timed::Encrypt);
+        run(&Box::pin(self.wait_for_latest()).await?)
     }
 
     /// Has a key that may encrypt looked at, or replaced, before it may not any more.
@@ -182,14 +218,16 @@ impl Session {
         work: impl FnOnce(&Shared, &Arc<CachedKey>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let own = self.core.ring();
-        if id == own.id().as_str() {
-            return self.with_version_of(own, created, now, work).await;
-        }
-        if !self.core.partition().may_read(id) {
+        let lent;
+        let ring = if id == own.id().as_str() {
+            own
+        } else if self.core.partition().may_read(id) {
+            lent = self.shared.system.keys.index().lend(&KeyId::new(id));
+            &lent
+        } else {
             return Err(Error::WrongPartition);
-        }
-        let ring = self.shared.system.keys.index().lend(&KeyId::new(id));
-        self.with_version_of(&ring, created, now, work).await
+        };
+        self.with_version_of(ring, created, now, work).await
     }
 
     async fn with_version_of<R>(
@@ -206,7 +244,6 @@ impl Session {
             self.finish(key, work(&self.shared, key))
         };
         let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_to_be_confirmed| {
-            Meters::hit(Timed::Decrypt);
             if is_to_be_confirmed
                 && let Some(claim) = ring.claim(now)
                 && !keys.look(Arc::clone(ring), Wanted::Confirmed(created))
@@ -218,7 +255,8 @@ impl Session {
         if let Some(result) = warm {
             return result;
         }
-        match keys.get(Arc::clone(ring), Wanted::Confirmed(created)).await {
+        Meters::miss(Timed::Decrypt);
+        match Box::pin(keys.get(Arc::clone(ring), Wanted::Confirmed(created))).await {
             Ok(key) => run(&key),
             // The store is slow to confirm a key that is loaded; nothing says that it was destroyed.
             Err(error @ Error::Timeout { .. }) => ring.with_version(created, run).unwrap_or(Err(error)),

@@ -17,7 +17,6 @@ use crate::actors::SessionCore;
 use crate::error::{BoxError, Error};
 use crate::metrics::Timed;
 use crate::record::{DataRowRecord, with_parent};
-use offload::{OFFLOAD_ABOVE, copy};
 pub(crate) use shared::Shared;
 
 /// Encrypts and decrypts the records of one partition.
@@ -75,16 +74,9 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future loses the record and nothing else; a key that is being made is made.
     pub async fn encrypt(&self, payload: &[u8]) -> Result<DataRowRecord, Error> {
-        let now = self.shared.now();
-        self.measured(Timed::Encrypt, now, async {
-            self.check_size(payload.len(), self.shared.max_payload)?;
-            if payload.len() > OFFLOAD_ABOVE {
-                let (key, payload) = (self.latest(now).await?, copy(payload).await);
-                return self.offload(key, move |shared, key| shared.seal(key, now, &payload)).await;
-            }
-            self.with_latest(now, |shared, key| shared.seal(key, now, payload)).await
-        })
-        .await
+        let operation = self.begin(Timed::Encrypt);
+        let result = self.seal(payload, operation.now, Shared::seal).await;
+        self.end(operation, result)
     }
 
     /// Encrypts a payload into the JSON text of its record, in one pass.
@@ -95,16 +87,9 @@ impl Session {
     /// # Cancel safety
     /// As for [`encrypt`](Self::encrypt).
     pub async fn encrypt_json(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
-        let now = self.shared.now();
-        self.measured(Timed::Encrypt, now, async {
-            self.check_size(payload.len(), self.shared.max_payload)?;
-            if payload.len() > OFFLOAD_ABOVE {
-                let (key, payload) = (self.latest(now).await?, copy(payload).await);
-                return self.offload(key, move |shared, key| shared.seal_json(key, now, &payload)).await;
-            }
-            self.with_latest(now, |shared, key| shared.seal_json(key, now, payload)).await
-        })
-        .await
+        let operation = self.begin(Timed::Encrypt);
+        let result = self.seal(payload, operation.now, Shared::seal_json).await;
+        self.end(operation, result)
     }
 
     /// Decrypts a record of this partition.
@@ -117,8 +102,9 @@ impl Session {
     /// # Cancel safety
     /// Decrypting changes nothing; a load that is under way goes on.
     pub async fn decrypt(&self, record: &DataRowRecord) -> Result<Vec<u8>, Error> {
-        let now = self.shared.now();
-        self.measured(Timed::Decrypt, now, self.open(record, now)).await
+        let operation = self.begin(Timed::Decrypt);
+        let result = self.open(record, operation.now).await;
+        self.end(operation, result)
     }
 
     /// Decrypts the JSON text of a record of this partition.
@@ -129,8 +115,9 @@ impl Session {
     /// # Cancel safety
     /// As for [`decrypt`](Self::decrypt).
     pub async fn decrypt_json(&self, json: &[u8]) -> Result<Vec<u8>, Error> {
-        let now = self.shared.now();
-        self.measured(Timed::Decrypt, now, self.open_json(json, now)).await
+        let operation = self.begin(Timed::Decrypt);
+        let result = self.open_json(json, operation.now).await;
+        self.end(operation, result)
     }
 
     /// Wraps the record's data row key under the partition's newest intermediate key; the payload is neither read nor
