@@ -152,21 +152,20 @@ impl KeyCacheActor {
         Ok(key)
     }
 
-    /// Returns what stands for a version that two loads have found at once: what is known of its row is in one place.
+    /// Returns what stands for a version that two loads have found at once: what is known of its row, and of its parent's, is in
+    /// one place, where a revocation finds it.
     fn unite(&self, ring: &KeyRing, key: Arc<CachedKey>, wanted: Wanted) -> Arc<CachedKey> {
-        match ring.with_version(key.meta().created, Arc::clone) {
-            Some(known) if !Arc::ptr_eq(known.status(), key.status()) => {
-                if key.status().is_revoked() {
-                    known.status().revoke();
-                }
-                if wanted.is_newest() {
-                    Arc::new(known.under(&self.loader.policy, key.parent().cloned()))
-                } else {
-                    known
-                }
-            }
-            _ => key,
+        let Some(known) = ring.with_version(key.meta().created, Arc::clone) else { return key };
+        if key.status().is_revoked() {
+            known.status().revoke();
         }
+        if !wanted.is_newest() {
+            return known;
+        }
+        if Arc::ptr_eq(known.status(), key.status()) {
+            return key;
+        }
+        Arc::new(known.under(&self.loader.policy, key.parent().cloned()))
     }
 
     fn publish(&mut self, ring: &Arc<KeyRing>, key: &Arc<CachedKey>, wanted: Wanted) {

@@ -3,7 +3,7 @@
 //! * `handle.rs` is what the rest of the crate uses, with the messages; `actor.rs` is who answers them.
 //! * `ring.rs` is what callers read: the versions of one key; `index.rs` finds rings.
 //! * `cached_key.rs` is one version with the verdict on it, by what `status.rs` knows of its row and `checks.rs` of looking.
-//! * `sync.rs` is what all of these are published with: `tests/ring_model.rs` has loom go through the interleavings.
+//! * `sync.rs` is what all of these are published with: `tests/ring_model` has loom go through the interleavings.
 //! * `load.rs` finds, checks and makes keys; `outlawed.rs` never forgets a revocation; `strangers.rs` bounds what forged
 //!   records cost; `versions.rs` bounds what is cached.
 

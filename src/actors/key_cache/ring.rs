@@ -143,10 +143,13 @@ impl KeyRing {
         }
     }
 
-    /// Publishes a version in place of what was known of it; as the newest one too, if it is that.
+    /// Publishes a version: as the newest one in place of what was known of it, and else if nothing was.
     pub(super) fn publish(&self, key: &Arc<CachedKey>, is_newest: bool) {
         let created = key.meta().created;
         self.versions.rcu(|versions| {
+            if !is_newest && versions.iter().any(|known| known.meta().created == created) {
+                return versions.to_vec();
+            }
             let others = versions.iter().filter(|other| other.meta().created != created).cloned();
             others.chain([Arc::clone(key)]).collect::<Vec<_>>()
         });

@@ -6,14 +6,15 @@
 
 #![expect(unreachable_pub, dead_code, reason = "the files under test are made for another crate")]
 
-#[path = "../src/actors/key_cache/cached_key.rs"]
+#[path = "../../src/actors/key_cache/cached_key.rs"]
 mod cached_key;
-#[path = "../src/actors/key_cache/checks.rs"]
+#[path = "../../src/actors/key_cache/checks.rs"]
 mod checks;
-#[path = "../src/actors/key_cache/ring.rs"]
+#[path = "../../src/actors/key_cache/ring.rs"]
 mod ring;
-#[path = "../src/actors/key_cache/status.rs"]
+#[path = "../../src/actors/key_cache/status.rs"]
 mod status;
+mod sync;
 
 use std::sync::Arc;
 
@@ -110,110 +111,6 @@ mod policy {
 
         pub fn get(&self) -> u64 {
             0
-        }
-    }
-}
-
-mod sync {
-    pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-    use std::fmt;
-    use std::ops::Deref;
-    use std::sync::Arc;
-
-    use loom::sync::Mutex;
-
-    pub type ArcSwap<T> = Swap<Arc<T>>;
-    pub type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
-
-    /// A pointer that is read or changed in one step.
-    pub struct Swap<P> {
-        pointer: Mutex<P>,
-    }
-
-    pub struct Guard<P>(P);
-
-    impl<P> Deref for Guard<P> {
-        type Target = P;
-
-        fn deref(&self) -> &P {
-            &self.0
-        }
-    }
-
-    pub trait Pointer: Clone {
-        fn is_same(&self, other: &Self) -> bool;
-    }
-
-    impl<T> Pointer for Arc<T> {
-        fn is_same(&self, other: &Self) -> bool {
-            Arc::ptr_eq(self, other)
-        }
-    }
-
-    impl<T> Pointer for Option<Arc<T>> {
-        fn is_same(&self, other: &Self) -> bool {
-            self.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
-        }
-    }
-
-    impl<P: Pointer> Swap<P> {
-        fn new(pointer: P) -> Self {
-            Self { pointer: Mutex::new(pointer) }
-        }
-
-        pub fn load_full(&self) -> P {
-            self.pointer.lock().expect("nobody panics").clone()
-        }
-
-        pub fn load(&self) -> Guard<P> {
-            Guard(self.load_full())
-        }
-
-        pub fn store(&self, new: P) {
-            let old = std::mem::replace(&mut *self.pointer.lock().expect("nobody panics"), new);
-            drop(old);
-        }
-
-        pub fn compare_and_swap(&self, current: &P, new: P) -> Guard<P> {
-            let mut pointer = self.pointer.lock().expect("nobody panics");
-            let found = pointer.clone();
-            if found.is_same(current) {
-                *pointer = new;
-            }
-            Guard(found)
-        }
-
-        pub fn rcu<R: Into<P::Target>>(&self, mut change: impl FnMut(&P) -> R) -> P
-        where
-            P: Deref + From<P::Target>,
-            P::Target: Sized,
-        {
-            let mut current = self.load_full();
-            loop {
-                let found = self.compare_and_swap(&current, change(&current).into().into());
-                if found.is_same(&current) {
-                    return current;
-                }
-                current = found.0;
-            }
-        }
-    }
-
-    impl<T> ArcSwapOption<T> {
-        pub fn empty() -> Self {
-            Self::new(None)
-        }
-    }
-
-    impl<T: Default> Default for ArcSwap<T> {
-        fn default() -> Self {
-            Self::new(Arc::default())
-        }
-    }
-
-    impl<P> fmt::Debug for Swap<P> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Swap")
         }
     }
 }
@@ -361,6 +258,26 @@ fn writers_of_different_versions_undo_nothing_of_each_other() {
         ring.withdraw(1);
         writers.into_iter().for_each(|writer| writer.join().expect("a writer does not panic"));
         assert_eq!((usable(&ring), versions_of(&ring)), (Some(3), vec![2, 3]));
+    });
+}
+
+#[test]
+fn the_newest_version_is_the_one_of_its_time_that_is_listed() {
+    check(|| {
+        let (ring, known) = (ring(), version(1).0);
+        ring.publish(&known, true);
+        let refreshing = Arc::clone(&ring);
+        let refresher = thread::spawn(move || {
+            let known = refreshing.latest().expect("it was published");
+            refreshing.publish(&Arc::new(known.under(&CryptoPolicy::default(), Some(status(0)))), true);
+        });
+        ring.publish(&known, false);
+        refresher.join().expect("a writer does not panic");
+        let (latest, listed) = (ring.latest(), ring.with_version(1, Arc::clone));
+        assert!(
+            Arc::ptr_eq(&latest.expect("it is there"), &listed.expect("it is there")),
+            "a revocation finds one alone"
+        );
     });
 }
 
