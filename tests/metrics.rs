@@ -167,6 +167,10 @@ fn a_scrape_tells_what_a_busy_factory_does() -> TestResult {
             number("keyward_key_check_age_seconds{kind=\"intermediate\"}") > 3600.0
         })
         .await;
+        assert!(number("keyward_key_age_seconds{kind=\"system\"}") > 3600.0);
+        assert!(number("keyward_key_wraps{kind=\"intermediate\"}") >= 0.0);
+        assert_eq!(number("keyward_key_versions{kind=\"intermediate\"}"), 2.0);
+        assert_eq!(number("keyward_loads_in_flight"), 0.0);
         world.store.control.heal();
         world.advance(91 * DAY);
         world.encrypt("alice", b"tea").await?;

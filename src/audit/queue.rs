@@ -48,3 +48,44 @@ impl Queue {
         self.ended.recv_timeout(time).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::audit::{AuditEvent, TenantHash};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn record() -> AuditRecord {
+        let event = AuditEvent::KeyShredded { tenant: TenantHash([0; 16]), versions: 1 };
+        AuditRecord { at: SystemTime::UNIX_EPOCH, event }
+    }
+
+    #[test]
+    fn what_is_not_heard_is_counted() {
+        let (dropped, heard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (release, blocked) = sync_channel::<()>(0);
+        let count = Arc::clone(&heard);
+        let sink = move |_: &AuditRecord| {
+            let _ = blocked.recv();
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        let queue = Queue::start(Box::new(sink), 2, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+        (0..10).for_each(|_| queue.push(record()));
+        drop(release);
+        assert!(queue.finish(60 * SECOND));
+        let (dropped, heard) = (dropped.load(Ordering::SeqCst), heard.load(Ordering::SeqCst));
+        assert!(dropped + heard == 10 && (2..=3).contains(&heard), "{heard} heard, {dropped} dropped");
+    }
+
+    #[test]
+    fn a_sink_that_panics_has_not_heard_everything() {
+        let queue = Queue::start(Box::new(|_: &AuditRecord| panic!("told to")), 2, Counter::noop()).unwrap();
+        queue.push(record());
+        assert!(!queue.finish(60 * SECOND));
+    }
+}

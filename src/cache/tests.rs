@@ -140,6 +140,26 @@ fn tinylfu_keeps_what_is_seen_often_from_a_flood_of_strangers() {
 }
 
 #[test]
+fn tinylfu_does_not_let_newcomers_that_are_no_better_push_out_what_there_is() {
+    let hits_of = |policy| {
+        let mut stage = Stage::new(policy, 200);
+        let mut hits = 0;
+        for number in (0..250).cycle().take(250 * 40) {
+            let key = format!("of a loop {number}");
+            if stage.cache.get(&key[..], 0).is_some() {
+                hits += 1;
+            } else {
+                stage.insert(&key, 0);
+            }
+        }
+        hits
+    };
+    assert_eq!(hits_of(EvictionPolicy::Slru), 0, "each comes back just after it left");
+    let hits = hits_of(EvictionPolicy::TinyLfu);
+    assert!(hits > 250 * 40 / 2, "{hits}");
+}
+
+#[test]
 fn s3_fifo_lets_what_was_not_used_again_leave_and_knows_it_when_it_returns() {
     let mut stage = Stage::new(EvictionPolicy::S3Fifo, 10);
     stage.insert_all("abcdefghij");

@@ -137,6 +137,9 @@ impl KeyCacheActor {
             }
             Err(error) => self.serve_stale(ring, wanted, error),
         };
+        if let (Err(error), true) = (&result, load.waiting.is_empty()) {
+            warn_of(error);
+        }
         for waiting in load.waiting {
             // Whoever is gone does not want it any more.
             let _ = waiting.send(result.clone());
@@ -213,7 +216,6 @@ impl KeyCacheActor {
                 self.versions(ring.id()).forget(ring, known.meta().created);
             }
             _ => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a cached key could not be checked");
                 self.loader.meters.refresh_failures.increment(1);
                 let is_intermediate = ring.id().kind() != Some(KeyKind::System);
                 if wanted.is_newest() {
@@ -223,11 +225,13 @@ impl KeyCacheActor {
                     }
                     let verdict = known.verdict(&self.loader.policy, now);
                     if wanted != Wanted::Rotated && verdict == Verdict::Overdue {
+                        warn_of(&error);
                         return Ok(known);
                     }
                 } else if is_intermediate {
                     // To decrypt it is enough that nobody said that it was destroyed.
                     ring.checks().note_failure(now);
+                    warn_of(&error);
                     return Ok(known);
                 }
             }
@@ -389,4 +393,9 @@ impl Handler<Close> for KeyCacheActor {
 /// Tells whether this version is what could not be found, and not its system key.
 fn is_missing(error: &Error, ring: &KeyRing, version: i64) -> bool {
     matches!(error, Error::KeyNotFound { id, created } if id == ring.id().as_str() && *created == version)
+}
+
+/// Tells of an error that nobody is told who waits.
+fn warn_of(error: &Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "a key could not be looked at; that is tried again");
 }
