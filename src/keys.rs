@@ -163,8 +163,8 @@ impl Keys {
             let keys = &self.shared.system.keys;
             match destroyed {
                 Ok(destroyed) => {
-                    keys.shred(id.clone()).await?;
                     self.shared.audit.key_shredded(&id, destroyed.len());
+                    keys.shred(id).await?;
                     shredded.extend(destroyed);
                 }
                 Err(error) => {

@@ -231,6 +231,28 @@ async fn shredding_reaches_every_region_that_a_partition_reads() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_look_ahead_of_time_that_finds_a_tombstone_ends_the_use_of_the_key() -> TestResult {
+    for change in caches() {
+        let world = World::with_policy(change).await?;
+        let other = world.another().await?;
+        let (here, there) = (world.session("alice").await?, other.session("alice").await?);
+        let record = there.encrypt(b"tea").await?;
+        keys_of(&world, &world.factory).shred("alice").await?;
+        drop(here);
+        // The last moment at which keys are looked at without waiting.
+        world.advance(HOUR);
+        let _ = there.encrypt(b"tea").await;
+        support::eventually("the look has ended", || {
+            other.status().loads_in_flight == 0 && other.status().cached_keys <= 1
+        })
+        .await;
+        assert!(matches!(there.encrypt(b"tea").await, Err(Error::Shredded { .. })));
+        assert!(matches!(there.decrypt(&record).await, Err(Error::Shredded { .. } | Error::KeyNotFound { .. })));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_load_that_a_shredding_overtakes_brings_nothing_back() -> TestResult {
     let mut world = World::new().await?;
     let record = world.encrypt("alice", b"tea").await?;

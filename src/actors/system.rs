@@ -13,7 +13,7 @@ use super::key_cache::{KeyIndex, Loader};
 use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::error::{BuildError, CloseError, CloseFailure, Error};
+use crate::error::{BuildError, CloseError, CloseFailure, Error, MemoryError};
 use crate::ids::Realm;
 use crate::kms::KeyManagementService;
 use crate::memory::{ArenaStatus, RandomFill, Vault};
@@ -110,7 +110,7 @@ impl System {
     /// [`CloseError`] names everything that did not close cleanly; everything else is closed and wiped all the same.
     pub(crate) async fn close(&self) -> Result<(), CloseError> {
         if self.keys.is_forked() {
-            let reason = crate::error::MemoryError::Forked.to_string();
+            let reason = MemoryError::Forked.to_string();
             return Err(CloseError { failures: vec![CloseFailure { component: "system", reason }] });
         }
         self.closing.store(true, Ordering::SeqCst);
@@ -154,6 +154,9 @@ impl System {
         &self,
         work: impl Future<Output = Result<R, Error>> + Send + 'static,
     ) -> Result<R, Error> {
+        if self.keys.is_forked() {
+            return Err(MemoryError::Forked.into());
+        }
         if self.is_closing() {
             return Err(Error::Closed);
         }
@@ -162,8 +165,10 @@ impl System {
             // Whoever asked may be gone.
             let _ = done.send(work.await);
         });
-        // Not even begun, or cut off: the thread has ended.
-        answer.await.unwrap_or(Err(Error::Closed))
+        // Not even begun, or cut off by the end of the thread or a panic in the store.
+        answer.await.unwrap_or_else(|_| {
+            Err(if self.is_closing() { Error::Closed } else { Error::Restarted { component: "metastore" } })
+        })
     }
 
     /// Returns how long one call to the store may take.

@@ -22,8 +22,7 @@ pub(crate) enum Timed {
 #[derive(Clone, Copy, Default)]
 struct Pending {
     operations: u32,
-    /// Of those, how many had to ask for their key.
-    misses: u32,
+    hits: u32,
     /// When the thread recorded last, in Unix milliseconds.
     recorded: i64,
 }
@@ -31,16 +30,15 @@ struct Pending {
 thread_local! {
     // Of all factories together: their numbers have the same names.
     static PENDING: [Cell<Pending>; 2] = const {
-        [const { Cell::new(Pending { operations: 0, misses: 0, recorded: 0 }) }; 2]
+        [const { Cell::new(Pending { operations: 0, hits: 0, recorded: 0 }) }; 2]
     };
-    static SESSIONS: Cell<Pending> = const { Cell::new(Pending { operations: 0, misses: 0, recorded: 0 }) };
+    static SESSIONS: Cell<Pending> = const { Cell::new(Pending { operations: 0, hits: 0, recorded: 0 }) };
 }
 
 /// An operation that is being timed.
 pub(crate) struct Stopwatch {
     timed: Timed,
     operations: u32,
-    hits: u32,
     began: Instant,
 }
 
@@ -57,18 +55,17 @@ impl Meters {
                 cell.set(pending);
                 return None;
             }
-            cell.set(Pending { operations: 0, misses: 0, recorded: now });
-            let Pending { operations, misses, .. } = pending;
-            Some(Stopwatch { timed, operations, hits: operations.saturating_sub(misses), began: Instant::now() })
+            cell.set(Pending { operations: 0, hits: pending.hits, recorded: now });
+            Some(Stopwatch { timed, operations: pending.operations, began: Instant::now() })
         })
     }
 
-    /// Counts that an operation had to ask for its key.
-    #[cold]
-    pub(crate) fn miss(timed: Timed) {
+    /// Counts that an operation found its key loaded.
+    #[inline]
+    pub(crate) fn hit(timed: Timed) {
         PENDING.with(|pending| {
             let cell = &pending[timed as usize];
-            cell.set(Pending { misses: cell.get().misses + 1, ..cell.get() });
+            cell.set(Pending { hits: cell.get().hits.saturating_add(1), ..cell.get() });
         });
     }
 
@@ -80,7 +77,7 @@ impl Meters {
             pending.operations += 1;
             if pending.operations >= WEIGHT || !(0..IDLE).contains(&now.saturating_sub(pending.recorded)) {
                 self.sessions.hits.increment(u64::from(pending.operations));
-                pending = Pending { operations: 0, misses: 0, recorded: now };
+                pending = Pending { operations: 0, hits: 0, recorded: now };
             }
             cell.set(pending);
         });
@@ -101,6 +98,12 @@ impl Meters {
             Timed::Decrypt => &self.decrypt,
         };
         histogram.record_many(stopwatch.began.elapsed(), stopwatch.operations as usize);
-        self.intermediate_keys.cache.hits.increment(u64::from(stopwatch.hits));
+        let hits = PENDING.with(|pending| {
+            let cell = &pending[stopwatch.timed as usize];
+            let hits = cell.get().hits;
+            cell.set(Pending { hits: 0, ..cell.get() });
+            hits
+        });
+        self.intermediate_keys.cache.hits.increment(u64::from(hits));
     }
 }

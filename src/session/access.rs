@@ -78,7 +78,9 @@ impl Session {
         if payload.len() > OFFLOAD_ABOVE {
             // Boxed, here and below: what is rare does not make the futures of what is not larger.
             return Box::pin(async {
-                let (key, payload) = (self.latest(now).await?, copy(payload).await);
+                // Copied first: the key is judged as late as can be.
+                let payload = copy(payload).await;
+                let key = self.latest(self.shared.now()).await?;
                 self.offload(key, move |shared, key| seal(shared, key, now, &payload)).await
             })
             .await;
@@ -163,6 +165,7 @@ impl Session {
             self.finish(key, work(&self.shared, key))
         };
         let warm = ring.with_latest(&self.shared.policy, now, |key, verdict| {
+            Meters::hit(Timed::Encrypt);
             if verdict != Verdict::Usable {
                 self.look_ahead(ring, key, verdict, now);
             }
@@ -171,7 +174,6 @@ impl Session {
         if let Some(result) = warm {
             return result;
         }
-        Meters::miss(Timed::Encrypt);
         run(&Box::pin(self.wait_for_latest()).await?)
     }
 
@@ -244,6 +246,7 @@ impl Session {
             self.finish(key, work(&self.shared, key))
         };
         let warm = ring.with_confirmed(created, &self.shared.policy, now, |key, is_to_be_confirmed| {
+            Meters::hit(Timed::Decrypt);
             if is_to_be_confirmed
                 && let Some(claim) = ring.claim(now)
                 && !keys.look(Arc::clone(ring), Wanted::Confirmed(created))
@@ -255,7 +258,6 @@ impl Session {
         if let Some(result) = warm {
             return result;
         }
-        Meters::miss(Timed::Decrypt);
         match Box::pin(keys.get(Arc::clone(ring), Wanted::Confirmed(created))).await {
             Ok(key) => run(&key),
             // The store is slow to confirm a key that is loaded; nothing says that it was destroyed.

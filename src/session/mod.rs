@@ -136,7 +136,7 @@ impl Session {
         Ok(rewrapped.map(|(encrypted_key, parent)| record.with_key(encrypted_key, parent)))
     }
 
-    /// As [`rewrap`](Self::rewrap), of the JSON text of a record: whatever else stands in it is kept as it is.
+    /// As [`rewrap`](Self::rewrap), of the JSON text of a record: fields that this crate does not know are kept as they are.
     ///
     /// # Errors
     /// As for [`rewrap`](Self::rewrap), and [`Error::Record`] when the text is no record.

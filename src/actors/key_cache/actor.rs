@@ -27,7 +27,8 @@ struct Load {
     task: AbortHandle,
     /// Whether it took a look-up from the allowance of its partition.
     is_stranger: bool,
-    /// What was made at an operator's request after it began: an older key is not what encrypts from now on.
+    /// What was made at an operator's request after it began: an older key is not what encrypts from now on, and has to be
+    /// looked for again.
     outdated_by: Option<i64>,
 }
 
@@ -203,6 +204,10 @@ impl KeyCacheActor {
 
     /// Returns what is there when the store could not be looked at: what it said a while ago, if that is good enough.
     fn serve_stale(&mut self, ring: &Arc<KeyRing>, wanted: Wanted, error: Error) -> Result<Arc<CachedKey>, Error> {
+        if let Error::Shredded { .. } = error {
+            self.forget(ring.id());
+            return Err(error);
+        }
         let now = self.loader.now();
         let known = match wanted.load() {
             Wanted::Exact(created) => ring.with_version(created, Arc::clone),
@@ -210,33 +215,27 @@ impl KeyCacheActor {
         };
         let Some(known) = known else { return Err(error) };
         let known = self.check_outlawed(known)?;
-        match error {
-            Error::Shredded { .. } => self.forget(ring.id()),
-            _ if is_missing(&error, ring, known.meta().created) => {
-                self.versions(ring.id()).forget(ring, known.meta().created);
-            }
-            _ => {
-                self.loader.meters.refresh_failures.increment(1);
-                let is_intermediate = ring.id().kind() != Some(KeyKind::System);
-                if wanted.is_newest() {
-                    known.checks().note_failure(now);
-                    if let Some(parent) = known.parent() {
-                        parent.checks().unclaim();
-                    }
-                    let verdict = known.verdict(&self.loader.policy, now);
-                    if wanted != Wanted::Rotated && verdict == Verdict::Overdue {
-                        warn_of(&error);
-                        return Ok(known);
-                    }
-                } else if is_intermediate {
-                    // To decrypt it is enough that nobody said that it was destroyed.
-                    ring.checks().note_failure(now);
-                    warn_of(&error);
-                    return Ok(known);
-                }
-            }
+        if is_missing(&error, ring, known.meta().created) {
+            self.versions(ring.id()).forget(ring, known.meta().created);
+            return Err(error);
         }
-        Err(error)
+        self.loader.meters.refresh_failures.increment(1);
+        let is_good_enough = if wanted.is_newest() {
+            known.checks().note_failure(now);
+            if let Some(parent) = known.parent() {
+                parent.checks().unclaim();
+            }
+            wanted != Wanted::Rotated && known.verdict(&self.loader.policy, now) == Verdict::Overdue
+        } else {
+            // To decrypt it is enough that nobody said that it was destroyed.
+            ring.checks().note_failure(now);
+            ring.id().kind() != Some(KeyKind::System)
+        };
+        if !is_good_enough {
+            return Err(error);
+        }
+        warn_of(&error);
+        Ok(known)
     }
 
     /// Withdraws all versions of an id.
@@ -370,6 +369,13 @@ impl Handler<Forget> for KeyCacheActor {
 
     fn handle(&mut self, Forget { id }: Forget, _: &mut Self::Context) {
         self.forget(&id);
+        // What is on its way may be of before.
+        for ring in self.loader.index.of(&id) {
+            for (_, load) in self.loads.iter_mut().filter(|((serial, _), _)| *serial == ring.serial()) {
+                load.outdated_by = Some(i64::MAX);
+            }
+            self.loader.index.release(ring);
+        }
     }
 }
 

@@ -21,6 +21,9 @@ use crate::cli::run::{say_plainly, warn};
 /// Bytes that a line has beside the base64 of its payload, generously.
 const FRAME: usize = 16 * 1024;
 
+/// How many bytes of a line are sure to stay as they are: `{"Key":{"`, or what else comes first.
+const BEGINNING: usize = 9;
+
 /// Bytes that encryption adds to a payload.
 const OVERHEAD: usize = 28;
 
@@ -49,7 +52,8 @@ pub(in crate::cli::keys) fn run(config: &Config, options: &Rewrap, ending: &Endi
     } else {
         (Sink::begin(&options.output)?, Earlier::default())
     };
-    pass_over(&mut lines, &earlier, &options.output)?;
+    let is_begun = earlier.rest.is_empty() || is_begun_line(&options.input, &earlier, limit)?;
+    pass_over(&mut lines, &earlier, is_begun, &options.output)?;
     sink.cut(&earlier)?;
     // Before the factory, so that a signal lets the line under way be written before it closes that.
     let job = Job::new(config, options, lines, sink, ending.steps(), limit);
@@ -83,16 +87,24 @@ async fn rewrap(mut job: Job<'_>, mut judge: Judge, earlier: u64) -> Result<(), 
 }
 
 /// Passes over the lines that an earlier run has written, and makes sure that it has written these.
-fn pass_over(lines: &mut Lines, earlier: &Earlier, output: &Path) -> Result<(), Failure> {
-    let is_so = lines.skip(earlier.lines)?
-        && (earlier.lines == 0 || is_same_record(lines.text(), &earlier.last))
-        && is_begun_record(&earlier.rest);
+fn pass_over(lines: &mut Lines, earlier: &Earlier, is_begun: bool, output: &Path) -> Result<(), Failure> {
+    let is_so =
+        lines.skip(earlier.lines)? && (earlier.lines == 0 || is_same_record(lines.text(), &earlier.last)) && is_begun;
     if is_so { Ok(()) } else { Err(Failure::OtherOutput { path: output.to_owned(), line: earlier.lines }) }
 }
 
-/// Whether bytes without a line feed may be what an interrupted run left.
-fn is_begun_record(rest: &[u8]) -> bool {
-    rest.is_empty() || rest.trim_ascii_start().starts_with(b"{")
+/// Whether what follows the last whole line may be the beginning of what an interrupted run made of the next one: it begins as
+/// that does, but for white space.
+fn is_begun_line(input: &Path, earlier: &Earlier, limit: usize) -> Result<bool, Failure> {
+    let mut lines = Lines::new(Input::open(input)?, limit);
+    if !lines.skip(earlier.lines + 1)? {
+        return Ok(false);
+    }
+    let start = |text: &[u8]| -> Vec<u8> {
+        text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(BEGINNING).collect()
+    };
+    let (rest, line) = (start(&earlier.rest), start(lines.text()));
+    Ok(line.starts_with(&rest))
 }
 
 /// Whether one line is the other, re-wrapped or copied; of lines beyond the limit, as far as that can be seen.
