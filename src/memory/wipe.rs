@@ -21,6 +21,10 @@ const WIPED: u32 = 4;
 const RETIRING: u32 = 5;
 /// Live, and its owner is changing what may be done with the pages.
 const CHANGING: u32 = 6;
+/// As before, and a wiper waits for the end of the change.
+const LAST_CHANGE: u32 = 7;
+/// That change has ended: it is the wiper's turn, and no other change begins.
+const CHANGED: u32 = 8;
 
 /// What a wipe of everything found and zeroed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,8 +66,8 @@ pub fn purge() -> Wiped {
 static WIPERS: AtomicUsize = AtomicUsize::new(0);
 static WIPERS_PROCESS: AtomicU64 = AtomicU64::new(0);
 
-/// A wipe takes a millisecond per 8 MiB; a crash in the middle of one would wait for itself.
-const PATIENCE_WITH_WIPERS: Duration = Duration::from_millis(200);
+/// A wipe takes a millisecond per 8 MiB, and what it waits for owners; a crash in the middle of one would wait for itself.
+const PATIENCE_WITH_WIPERS: Duration = Duration::from_secs(1);
 
 fn wipe_all(here: u64) -> Wiped {
     let mut wiped = Wiped::default();
@@ -144,8 +148,10 @@ impl Wipeable {
         let state = &self.entry.state;
         state.compare_exchange(LIVE, CHANGING, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         let done = change();
-        // Unless a wiper has lost its patience.
-        let _ = state.compare_exchange(CHANGING, LIVE, Ordering::Release, Ordering::Relaxed);
+        if state.compare_exchange(CHANGING, LIVE, Ordering::Release, Ordering::Relaxed).is_err() {
+            // Unless the wiper has lost its patience.
+            let _ = state.compare_exchange(LAST_CHANGE, CHANGED, Ordering::Release, Ordering::Relaxed);
+        }
         Some(done)
     }
 }
@@ -191,7 +197,7 @@ impl Entry {
     #[expect(unsafe_code, reason = "a list without locks")]
     fn kill(&self) {
         // What was being given back when the process forked, or not handed out yet, nobody in the child has.
-        if matches!(self.state.load(Ordering::Acquire), LIVE | CHANGING | WIPING | WIPED) {
+        if !matches!(self.state.load(Ordering::Acquire), FREE | CLAIMED | RETIRING) {
             // SAFETY: an arena leaves the list before its control words are unmapped, and a child does not unmap them.
             if let Some(header) = unsafe { self.header.load(Ordering::Relaxed).as_ref() } {
                 header.die();
@@ -229,15 +235,18 @@ impl Entry {
         self.state.store(WIPED, Ordering::Release);
     }
 
-    /// Takes the range to wipe it. Whoever changes its protection at the moment is waited for, unless that is this very thread,
-    /// interrupted by a signal.
+    /// Takes the range to wipe it. Whoever changes its protection at the moment is waited for, and begins no other change; unless
+    /// that is this very thread, interrupted by a signal.
     fn take(&self) -> bool {
-        let take = |from| self.state.compare_exchange(from, WIPING, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        if take(LIVE) {
-            return true;
-        }
-        let settled = within(PATIENCE_WITH_OWNERS, || self.state.load(Ordering::Acquire) != CHANGING);
-        take(LIVE) || (!settled && take(CHANGING))
+        let turn = |from, to| self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        let mut taken = false;
+        within(PATIENCE_WITH_OWNERS, || {
+            taken = turn(LIVE, WIPING) || turn(CHANGED, WIPING);
+            let is_live = turn(CHANGING, LAST_CHANGE)
+                || matches!(self.state.load(Ordering::Acquire), LIVE | CHANGING | LAST_CHANGE | CHANGED);
+            taken || !is_live
+        });
+        taken || turn(LAST_CHANGE, WIPING) || turn(CHANGED, WIPING)
     }
 
     /// Wipes what threads that had looked before the first wipe have written since, once they are done.
@@ -280,11 +289,12 @@ const PATIENCE_WITH_READERS: Duration = Duration::from_millis(200);
 /// As long as a key takes to be unsealed and used.
 const PATIENCE_WITH_WRITERS: Duration = Duration::from_millis(5);
 
-/// A change of protection is one system call.
-const PATIENCE_WITH_OWNERS: Duration = Duration::from_millis(10);
+/// A change of protection is one system call, but its thread may have to wait for a busy processor before it and after. Only a
+/// wiper that has interrupted that very thread waits for nothing.
+const PATIENCE_WITH_OWNERS: Duration = Duration::from_millis(500);
 
 /// Waits until `condition` holds, for a time; clock_gettime(2) and sched_yield(2) may be called in a signal handler.
-fn within(time: Duration, condition: impl Fn() -> bool) -> bool {
+fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while !condition() {
         if began.elapsed() >= time {
