@@ -325,3 +325,17 @@ fn keys_under_a_revoked_system_key_are_shown_and_re_wrapped_as_such() -> TestRes
     assert_ne!(world.read("out")?, record);
     Ok(())
 }
+
+#[test]
+fn another_master_key_is_told_as_such() -> TestResult {
+    let world = World::new()?;
+    world.write("in", &world.encrypt("alice", b"tea")?)?;
+    world.ok(&["keys", "rotate", "--partition", "alice", "--execute"], b"")?;
+    let other = format!("static:{}", "07".repeat(32));
+    let arguments = ["keys", "rewrap", "--in", "in", "--out", "out", "--execute"];
+    let refused = world.command(&arguments).env("KEYWARD_KMS", other).output()?;
+    let complaint = String::from_utf8(refused.stderr)?;
+    assert_eq!(refused.status.code(), Some(78), "{complaint}");
+    assert!(complaint.contains("hint: give the --kms that the keys in the --store were made with"), "{complaint}");
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::stores::Revocation;
-use keyward::{CacheScope, Error, EvictionPolicy, RotationCause};
+use keyward::{CacheScope, Error, EvictionPolicy};
 use support::{Call, Calls, DAY, Fault, HOUR, MINUTE, SECOND, START, TestResult, World, at, eventually, settle};
 
 /// When a fresh world makes its first keys: the full minute before its clock.
@@ -198,7 +198,7 @@ async fn ahead_of_expiry_several_processes_make_one_key() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_uses_is_not_replaced_ahead() -> TestResult {
+async fn without_a_lead_no_key_is_made_ahead() -> TestResult {
     let world = World::with_policy(|policy| policy.rotate_ahead = None).await?;
     let session = world.session("alice").await?;
     session.encrypt(b"tea").await?;
@@ -207,6 +207,22 @@ async fn a_key_that_nobody_uses_is_not_replaced_ahead() -> TestResult {
     let (_, calls) = world.counting(session.encrypt(b"tea")).await;
     assert_eq!(calls, Calls::NONE, "off is off");
     assert_eq!(world.store.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_uses_is_not_replaced_ahead() -> TestResult {
+    let world = World::new().await?;
+    let (alice, bob) = (world.session("alice").await?, world.session("bob").await?);
+    alice.encrypt(b"tea").await?;
+    bob.encrypt(b"tea").await?;
+    for minutes in [20, 15, 10] {
+        world.clock.set(at(FIRST + 90 * 24 * 3600 - minutes * 60));
+        bob.encrypt(b"tea").await?;
+        settle(&world.factory, minutes).await;
+    }
+    assert_eq!(world.store.rows(&world.intermediate_key("bob")).len(), 2);
+    assert_eq!(world.store.rows(&world.intermediate_key("alice")).len(), 1);
     Ok(())
 }
 
@@ -368,10 +384,4 @@ async fn every_policy_and_scope_serves_all_its_partitions() -> TestResult {
         }
     }
     Ok(())
-}
-
-#[test]
-fn causes_have_names() {
-    assert_eq!(RotationCause::Ahead.to_string(), "ahead");
-    assert_eq!(DAY, 24 * HOUR);
 }

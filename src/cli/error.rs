@@ -191,7 +191,6 @@ impl Failure {
             ),
             Self::Occupied { .. } => Some("--resume goes on where it ends; else name another file"),
             Self::OtherOutput { .. } => Some("give the same --in and --out as the run that was interrupted"),
-            Self::Rewrap(error) if exit_of_session(error) != Exit::Data => Some("--resume goes on where --out ends"),
             Self::NoStore { .. } => Some("name an existing one with --store; `keyward encrypt` makes a new one"),
             Self::Memory(_) => {
                 Some("`keyward doctor` shows what is missing; --memory-policy relaxed goes on without it")
@@ -209,12 +208,15 @@ impl Failure {
             Self::Decrypt(Error::Undecryptable) => {
                 Some("the record was changed, or it was made with another --store or --kms")
             }
-            Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) | Self::Rotate(Error::Kms(error)) => {
-                match **error {
-                    KmsError::Undecryptable => Some("give the --kms that the keys in the --store were made with"),
-                    _ => None,
-                }
+            Self::Encrypt(Error::Kms(error))
+            | Self::Decrypt(Error::Kms(error))
+            | Self::Rotate(Error::Kms(error))
+            | Self::Rewrap(Error::Kms(error))
+                if matches!(**error, KmsError::Undecryptable) =>
+            {
+                Some("give the --kms that the keys in the --store were made with")
             }
+            Self::Rewrap(error) if exit_of_session(error) != Exit::Data => Some("--resume goes on where --out ends"),
             Self::Encrypt(Error::TooLarge { .. }) | Self::Decrypt(Error::TooLarge { .. }) => {
                 Some("raise --max-payload")
             }
