@@ -153,10 +153,8 @@ impl Keys {
     async fn shred_now(&self, partition: &Partition) -> Result<Vec<KeyMeta>, Error> {
         let mut shredded = Vec::new();
         for id in partition.readable_keys() {
-            let from = KeyMeta { id: id.clone(), created: i64::MIN };
-            let page = self.within("list keys", self.store.list(Some(&from), 1)).await?;
-            let row = page.into_iter().find(|row| row.key.id == id);
-            let parent = row.and_then(|row| row.record.ok()?.parent_key);
+            let versions = self.within("list the versions of a key", self.store.versions(&id)).await?;
+            let parent = versions.into_iter().find_map(|row| row.record.ok()?.parent_key);
             let none = KeyMeta { id: self.shared.realm.system_key().clone(), created: 0 };
             let tombstone = EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or(none)));
             let destroyed = self.within("shred the keys of a partition", self.store.shred(&id, &tombstone)).await;
@@ -189,8 +187,8 @@ impl Keys {
         operation: &'static str,
         call: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, Error> {
-        let after = self.shared.system.store_timeout();
-        let late = |_| Err(StoreError::Timeout { operation, after });
+        let (after, place) = (self.shared.system.store_timeout(), self.shared.system.store_place());
+        let late = |_| Err(StoreError::Timeout { operation, place: place.to_owned(), after });
         Ok(tokio::time::timeout(after, call).await.unwrap_or_else(late)?)
     }
 }

@@ -173,6 +173,10 @@ impl KeyAdmin for Forgetful {
         self.0.list(after, limit).await
     }
 
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        self.0.versions(id).await
+    }
+
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         self.0.revoke(key).await.and(Err(lost()))
     }

@@ -123,7 +123,8 @@ impl MetastoreWriterActor {
         F: Future<Output = Result<T, StoreError>> + 'static,
     {
         let (answer, meters) = (call(Arc::clone(&self.store)), Arc::clone(&self.meters));
-        let late = move |after| StoreError::Timeout { operation, after }.into();
+        let place = self.store.place().to_owned();
+        let late = move |after| StoreError::Timeout { operation, place, after }.into();
         self.outside.call(late, async move {
             let _timer = meters.metastore.time(kind as usize);
             Ok(answer.await?)

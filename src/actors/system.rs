@@ -57,6 +57,7 @@ pub(crate) struct System {
     runtime: Runtime,
     outside: ArbiterHandle,
     timeout: Duration,
+    place: String,
     stop: mpsc::UnboundedSender<Stop>,
     closing: AtomicBool,
     outcome: Arc<OnceLock<Result<(), CloseError>>>,
@@ -176,6 +177,11 @@ impl System {
         self.timeout
     }
 
+    /// Returns where the store is, for errors.
+    pub(crate) fn store_place(&self) -> &str {
+        &self.place
+    }
+
     pub(crate) fn status(&self) -> Status {
         let (cached_key_ids, cached_keys, keys_dated_ahead) = self.keys.size();
         Status {
@@ -222,6 +228,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let outside = Arbiter::new();
         let index = Arc::new(KeyIndex::default());
         let guard = Guard::start(&inside, vault);
+        let place = metastore.place().to_owned();
         let store = MetastoreWriter::start(&outside.handle(), metastore, timeouts.metastore, Arc::clone(&meters));
         let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms, Arc::clone(&meters));
         let loader = Loader {
@@ -264,6 +271,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
             runtime: Runtime::current(),
             outside: outside.handle(),
             timeout: timeouts.metastore,
+            place,
             stop,
             closing: AtomicBool::new(false),
             outcome: Arc::clone(&outcome),

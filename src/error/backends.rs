@@ -44,12 +44,38 @@ pub enum StoreError {
         source: BoxError,
     },
     /// The call did not end in time.
-    #[error("{operation}: no answer from the metastore within {after:?}")]
+    #[error("{operation}: no answer from {place} within {after:?}; look at its load and at the network between")]
     Timeout {
         /// What was being done.
         operation: &'static str,
+        /// Which store, see [`Metastore::place`](crate::stores::Metastore::place).
+        place: String,
         /// The deadline.
         after: Duration,
+    },
+    /// All connections to the store stayed in use.
+    #[error(
+        "{operation}: no connection to {place} was free within {after:?}; allow more of them, or find the slow calls"
+    )]
+    PoolTimeout {
+        /// What was being done.
+        operation: &'static str,
+        /// Which store.
+        place: String,
+        /// How long a free one was waited for.
+        after: Duration,
+    },
+    /// The store was not asked, because its last answers were failures.
+    #[error("{operation}: {place} failed {failures} times in a row and is asked again in {retry_in:?}")]
+    Open {
+        /// What was being done.
+        operation: &'static str,
+        /// Which store.
+        place: String,
+        /// How often it failed.
+        failures: u32,
+        /// When the next call may try it.
+        retry_in: Duration,
     },
 }
 
@@ -57,7 +83,7 @@ impl StoreError {
     /// Whether the same call may succeed later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Timeout { .. })
+        matches!(self, Self::Transient { .. } | Self::Timeout { .. } | Self::PoolTimeout { .. } | Self::Open { .. })
     }
 }
 

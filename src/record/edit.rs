@@ -11,7 +11,7 @@ use super::tolerant::not_json;
 use crate::error::RecordError;
 use crate::ids::KeyMeta;
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 const REVOKED: &str = "Revoked";
 const KEY: &str = "Key";
 const PARENT: &str = "ParentKeyMeta";
@@ -27,7 +27,7 @@ struct Fields(Vec<(String, Box<RawValue>)>);
 ///
 /// # Errors
 /// [`RecordError`] when the text is no JSON object.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn with_revoked(json: &[u8]) -> Result<String, RecordError> {
     let write = || {
         let Fields(mut fields) = serde_json::from_slice(json)?;
@@ -122,7 +122,7 @@ mod tests {
         assert!(with_parent(b"[]", &[1, 2], &parent).is_err());
     }
 
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     #[test]
     fn every_other_field_is_kept_as_it_was() {
         let cases = [

@@ -15,7 +15,7 @@ use crate::ids::KeyMeta;
 
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
 pub(crate) use edit::with_parent;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) use edit::with_revoked;
 
 /// Bytes that encryption adds to a payload or key: a 16-byte tag and a 12-byte nonce.

@@ -5,7 +5,8 @@ use std::sync::{PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome, check_tombstone};
+use super::rows::check_tombstone;
+use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
@@ -87,6 +88,10 @@ impl Metastore for InMemoryMetastore {
     fn kind(&self) -> &'static str {
         "memory"
     }
+
+    fn place(&self) -> &str {
+        "the metastore in memory"
+    }
 }
 
 #[async_trait]
@@ -103,6 +108,18 @@ impl KeyAdmin for InMemoryMetastore {
                 .collect()
         }))
     }
+
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        Ok(self.read(|rows| {
+            let versions = rows.get(id).into_iter().flatten();
+            let row = |(created, record): (&i64, &EnvelopeKeyRecord)| KeyRow {
+                key: KeyMeta { id: id.clone(), created: *created },
+                record: Ok(record.clone()),
+            };
+            versions.map(row).collect()
+        }))
+    }
+
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         Ok(self.change(|rows| match rows.get_mut(&key.id).and_then(|versions| versions.get_mut(&key.created)) {
             None => Revocation::NotFound,

@@ -4,6 +4,13 @@
 //! revoke and shred by [`KeyAdmin`].
 
 mod memory;
+mod place;
+mod rows;
+mod schema;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql_server;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql_url;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlite")]
@@ -17,8 +24,11 @@ use async_trait::async_trait;
 
 pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::record::EnvelopeKeyRecord;
 pub use memory::InMemoryMetastore;
+pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use sql_server::{AddressError, PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{BUSY_TIMEOUT, SqliteMetastore, SqliteOptions};
 
@@ -56,6 +66,11 @@ pub trait Metastore: Send + Sync + 'static {
     fn kind(&self) -> &'static str {
         "custom"
     }
+
+    /// Returns where the store is, without secrets: `postgres://alice@db.example:5432/keys`. Errors name it.
+    fn place(&self) -> &str {
+        "the metastore"
+    }
 }
 
 /// What became of an insert.
@@ -71,13 +86,20 @@ pub enum StoreOutcome {
 /// What operators need beyond what encryption needs.
 #[async_trait]
 pub trait KeyAdmin: Send + Sync + 'static {
-    /// Returns up to `limit` rows in the order of their keys, from the first one after `after`.
+    /// Returns up to `limit` rows, from the first one after `after`, which is the last row of the page before.
     ///
-    /// Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
+    /// A store has one order that it keeps to: SQL databases that of ids, byte by byte, and creation times; DynamoDB one of
+    /// its own. Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
     ///
     /// # Errors
     /// [`StoreError`]; a row that is no key record is returned as such, it does not end the listing.
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError>;
+
+    /// Returns all versions of one key, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a row that is no key record is returned as such.
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError>;
 
     /// Marks one version of a key as revoked: it decrypts for ever and encrypts no more.
     ///
@@ -143,12 +165,20 @@ impl<M: Metastore + ?Sized> Metastore for Arc<M> {
     fn kind(&self) -> &'static str {
         (**self).kind()
     }
+
+    fn place(&self) -> &str {
+        (**self).place()
+    }
 }
 
 #[async_trait]
 impl<A: KeyAdmin + ?Sized> KeyAdmin for Arc<A> {
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
         (**self).list(after, limit).await
+    }
+
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        (**self).versions(id).await
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
@@ -158,24 +188,4 @@ impl<A: KeyAdmin + ?Sized> KeyAdmin for Arc<A> {
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         (**self).shred(id, tombstone).await
     }
-}
-
-/// Refuses to shred behind anything but a tombstone that [`Metastore::store`] will see.
-fn check_tombstone(operation: &'static str, record: &EnvelopeKeyRecord) -> Result<(), StoreError> {
-    if record.is_tombstone() && record.created == TOMBSTONE_CREATED {
-        return Ok(());
-    }
-    let advice = Some("make it with EnvelopeKeyRecord::tombstone");
-    Err(StoreError::Permanent { operation, advice, source: "the record to put in place is no tombstone".into() })
-}
-
-/// Reads the text of a row, naming the row when it is no key record.
-#[cfg(feature = "sqlite")]
-pub(crate) fn parse_row(key: &KeyMeta, text: &[u8]) -> Result<EnvelopeKeyRecord, StoreError> {
-    let corrupt = |source| StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source };
-    let record = EnvelopeKeyRecord::from_json(text).map_err(|error| corrupt(error.into()))?;
-    if record.created != key.created {
-        return Err(corrupt(format!("the record says it was created {}", record.created).into()));
-    }
-    Ok(record)
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+use super::rows::check_tombstone;
 use super::sqlite_admin::{LISTING, REVOKING, SHREDDING};
-use super::sqlite_table::{LOADING, OPENING, STORING, Table};
-use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome, check_tombstone};
+use super::sqlite_table::{LOADING, OPENING, STORING, Table, in_file};
+use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 
@@ -71,6 +72,7 @@ impl Default for SqliteOptions {
 #[derive(Debug, Clone)]
 pub struct SqliteMetastore {
     file: Arc<Path>,
+    place: Arc<str>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -109,7 +111,7 @@ impl SqliteMetastore {
             })
             .map_err(cannot_start)?;
         opened.await.unwrap_or_else(|_| Err(thread_gone(OPENING)))?;
-        Ok(Self { file, jobs })
+        Ok(Self { place: in_file(&file).into(), file, jobs })
     }
 
     /// Returns the absolute path of the file.
@@ -156,6 +158,10 @@ impl Metastore for SqliteMetastore {
     fn kind(&self) -> &'static str {
         "sql"
     }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
 }
 
 /// Rows whose id is not text, or whose `created` is not stored as `YYYY-MM-DD HH:MM:SS`, have no [`KeyMeta`] and are
@@ -169,6 +175,11 @@ impl KeyAdmin for SqliteMetastore {
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
         let after = after.cloned();
         self.run(LISTING, move |table| table.list(after.as_ref(), limit)).await
+    }
+
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        let id = id.clone();
+        self.run(LISTING, move |table| table.versions(&id)).await
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {

@@ -3,10 +3,11 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
+use super::rows::{corrupt, is_buried, revoked_text};
 use super::sqlite_table::{EXACT, FIRST, LAST, SELECT, Table, failure, read};
-use super::{KeyRow, Revocation, StoreError, parse_row};
+use super::{KeyRow, Revocation, StoreError};
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED, with_revoked};
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
 pub(super) const LISTING: &str = "listing keys in SQLite";
 pub(super) const REVOKING: &str = "revoking a key in SQLite";
@@ -39,13 +40,19 @@ impl Table {
         page.map_err(|error| failure(LISTING, &self.file, error))
     }
 
+    pub(super) fn versions(&mut self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        self.thaw()?;
+        let rows = rows_of(&self.connection, id).map_err(|error| failure(LISTING, &self.file, error))?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
     pub(super) fn revoke(&mut self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         if !(FIRST..=LAST).contains(&key.created) {
             return Ok(Revocation::NotFound); // no such row can have been stored
         }
         self.changing(REVOKING, |change| {
             let Some(text) = text_of(change, key)? else { return Ok(Ok(Revocation::NotFound)) };
-            let text = match text.and_then(|text| revoked(key, &text)) {
+            let text = match text.and_then(|text| revoked_text(key, &text)) {
                 Ok(Some(text)) => text,
                 Ok(None) => return Ok(Ok(Revocation::AlreadyRevoked)),
                 Err(corrupt) => return Ok(Err(corrupt)),
@@ -57,10 +64,7 @@ impl Table {
 
     pub(super) fn shred(&mut self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         let destroyed = self.changing(SHREDDING, |change| {
-            let rows: Vec<Option<KeyRow>> = change
-                .prepare(&format!("{SELECT}{ALL}"))?
-                .query_map([id.as_str()], read)?
-                .collect::<rusqlite::Result<_>>()?;
+            let rows = rows_of(change, id)?;
             let stays = |row: &KeyRow| row.record.as_ref().is_ok_and(is_buried);
             let is_there = rows.iter().flatten().any(stays);
             change.execute(DELETE, params![id.as_str(), TOMBSTONE_CREATED, !is_there])?;
@@ -93,9 +97,9 @@ impl Table {
     }
 }
 
-/// Whether it is a tombstone where `Metastore::store` looks for one.
-fn is_buried(record: &EnvelopeKeyRecord) -> bool {
-    record.is_tombstone() && record.created == TOMBSTONE_CREATED
+/// Reads all rows of one id, the oldest first.
+fn rows_of(connection: &Connection, id: &KeyId) -> rusqlite::Result<Vec<Option<KeyRow>>> {
+    connection.prepare_cached(&format!("{SELECT}{ALL}"))?.query_map([id.as_str()], read)?.collect()
 }
 
 /// Returns the text of a row's record, where it holds text.
@@ -104,32 +108,10 @@ fn text_of(change: &Transaction<'_>, key: &KeyMeta) -> rusqlite::Result<Option<R
     let read = |row: &rusqlite::Row<'_>| {
         Ok(match row.get_ref(0)? {
             ValueRef::Text(text) | ValueRef::Blob(text) => Ok(text.to_vec()),
-            other => {
-                let source = format!("its column key_record holds {}", other.data_type()).into();
-                Err(StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source })
-            }
+            other => Err(corrupt(key, format!("its column key_record holds {}", other.data_type()))),
         })
     };
     change.query_row(&format!("SELECT key_record FROM encryption_key {EXACT}"), row, read).optional()
-}
-
-/// Returns the text of a row once it is revoked, `None` when it is.
-///
-/// A record that only its `Revoked` makes unreadable is revoked like any other.
-fn revoked(key: &KeyMeta, text: &[u8]) -> Result<Option<String>, StoreError> {
-    let before = parse_row(key, text);
-    if before.as_ref().is_ok_and(|record| record.revoked) {
-        return Ok(None);
-    }
-    let after = with_revoked(text).ok().filter(|after| parse_row(key, after.as_bytes()).is_ok());
-    match (after, before) {
-        (Some(after), _) => Ok(Some(after)),
-        (None, Err(corrupt)) => Err(corrupt),
-        (None, Ok(_)) => {
-            let source = "its text cannot be changed".into();
-            Err(StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source })
-        }
-    }
 }
 
 /// Makes deleted bytes leave the file and its log.

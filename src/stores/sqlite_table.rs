@@ -11,8 +11,9 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, params};
 
-use super::{KeyRow, StoreError, StoreOutcome, parse_row};
-use crate::error::BoxError;
+use super::place::{permanent, transient};
+use super::rows::{corrupt, parse_row};
+use super::{KeyRow, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
@@ -88,7 +89,7 @@ impl Table {
 
     pub(super) fn store(&mut self, key: &KeyMeta, text: &str) -> Result<StoreOutcome, StoreError> {
         if !(FIRST..=LAST).contains(&key.created) {
-            let source = format!("key {key} was created outside the years 1 to 9999").into();
+            let source = format!("key {key} was created outside the years 1 to 9999");
             return Err(self.refusal("check the clock", source));
         }
         let row = params![key.id.as_str(), key.created, text, TOMBSTONE_CREATED];
@@ -103,7 +104,7 @@ impl Table {
             Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => Ok(StoreOutcome::Duplicate),
             Ok(None) if self.has_tombstone(&key.id)? => Ok(StoreOutcome::Duplicate),
             Ok(None) => {
-                let source = format!("key {key} collides with another id of the same time").into();
+                let source = format!("key {key} collides with another id of the same time");
                 Err(self.refusal("make the table anew: its column id must compare byte by byte", source))
             }
             Err(error) => Err(error),
@@ -145,9 +146,8 @@ impl Table {
         Ok(())
     }
 
-    fn refusal(&self, advice: &'static str, source: BoxError) -> StoreError {
-        let source = InFile { file: self.file.clone(), source }.into();
-        StoreError::Permanent { operation: STORING, advice: Some(advice), source }
+    fn refusal(&self, advice: &'static str, source: String) -> StoreError {
+        permanent(STORING, &in_file(&self.file), advice, source)
     }
 }
 
@@ -158,10 +158,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<KeyRow>> {
     let key = KeyMeta { id: KeyId::new(id), created };
     let record = match row.get_ref(2)? {
         ValueRef::Text(text) | ValueRef::Blob(text) => parse_row(&key, text),
-        other => {
-            let source = format!("its column key_record holds {}", other.data_type()).into();
-            Err(StoreError::Corrupt { id: id.to_owned(), created: Some(created), source })
-        }
+        other => Err(corrupt(&key, format!("its column key_record holds {}", other.data_type()))),
     };
     Ok(Some(KeyRow { key, record }))
 }
@@ -234,13 +231,9 @@ fn is_denied(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen))
 }
 
-/// Which file an error is about.
-#[derive(Debug, thiserror::Error)]
-#[error("database file {}", file.display())]
-struct InFile {
-    file: PathBuf,
-    #[source]
-    source: BoxError,
+/// Names the file, for errors.
+pub(super) fn in_file(file: &Path) -> String {
+    format!("database file {}", file.display())
 }
 
 fn cannot_create(file: &Path, error: io::Error) -> StoreError {
@@ -249,15 +242,14 @@ fn cannot_create(file: &Path, error: io::Error) -> StoreError {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free disk space",
         _ => "choose a folder that the process may write to",
     };
-    let source = InFile { file: file.to_owned(), source: error.into() }.into();
-    StoreError::Permanent { operation: OPENING, advice: Some(advice), source }
+    permanent(OPENING, &in_file(file), advice, error)
 }
 
 /// Sorts an error of SQLite into transient and permanent, and says what helps.
 ///
 /// A full disk is permanent: it stays full until someone acts, and retries would only add load.
 pub(super) fn failure(operation: &'static str, file: &Path, error: rusqlite::Error) -> StoreError {
-    let (transient, advice) = match error.sqlite_error_code() {
+    let (is_transient, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             (true, Some("another process holds the database; let it finish, or raise the busy timeout"))
         }
@@ -275,12 +267,8 @@ pub(super) fn failure(operation: &'static str, file: &Path, error: rusqlite::Err
         Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation) => (false, Some(LAYOUT)),
         _ => (false, None),
     };
-    let source = InFile { file: file.to_owned(), source: error.into() }.into();
-    if transient {
-        StoreError::Transient { operation, advice, source }
-    } else {
-        StoreError::Permanent { operation, advice, source }
-    }
+    let sort = if is_transient { transient } else { permanent };
+    sort(operation, &in_file(file), advice, error)
 }
 
 #[cfg(test)]

@@ -259,6 +259,14 @@ impl KeyAdmin for Recorder {
         Ok(rest.map(|(key, record)| KeyRow { key: key.clone(), record: Ok(record.clone()) }).collect())
     }
 
+    async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
+        let row = |record: EnvelopeKeyRecord| KeyRow {
+            key: KeyMeta { id: id.clone(), created: record.created },
+            record: Ok(record),
+        };
+        Ok(self.rows(id.as_str()).into_iter().map(row).collect())
+    }
+
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         Ok(match lock(&self.rows).get_mut(key) {
             None => Revocation::NotFound,

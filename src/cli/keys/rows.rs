@@ -11,9 +11,6 @@ use crate::cli::table::State;
 /// How many rows are asked for at a time.
 const PAGE: usize = 500;
 
-/// How many when they are versions of one key.
-const FEW: usize = 16;
-
 /// Returns every key of the store, in the order of ids and creation times; rows of a shared table that are no keys are
 /// left out.
 ///
@@ -37,17 +34,7 @@ pub(in crate::cli) async fn all_keys(store: &dyn KeyAdmin) -> Result<Vec<KeyRow>
 /// # Errors
 /// [`Failure::List`].
 pub(super) async fn versions(store: &dyn KeyAdmin, id: &KeyId) -> Result<Vec<KeyRow>, Failure> {
-    let mut versions: Vec<KeyRow> = Vec::new();
-    let mut after = KeyMeta { id: id.clone(), created: i64::MIN };
-    loop {
-        let page = store.list(Some(&after), FEW).await.map_err(Failure::List)?;
-        let known = versions.len();
-        versions.extend(page.into_iter().take_while(|row| row.key.id == *id));
-        match versions.last() {
-            Some(last) if versions.len() == known + FEW => after = last.key.clone(),
-            _ => return Ok(versions),
-        }
-    }
+    store.versions(id).await.map_err(Failure::List)
 }
 
 /// Returns one version of a key.
@@ -55,9 +42,7 @@ pub(super) async fn versions(store: &dyn KeyAdmin, id: &KeyId) -> Result<Vec<Key
 /// # Errors
 /// [`Failure::List`].
 pub(super) async fn find(store: &dyn KeyAdmin, key: &KeyMeta) -> Result<Option<KeyRow>, Failure> {
-    let before = KeyMeta { id: key.id.clone(), created: key.created.saturating_sub(1) };
-    let page = store.list(Some(&before), 1).await.map_err(Failure::List)?;
-    Ok(page.into_iter().find(|row| row.key == *key))
+    Ok(versions(store, &key.id).await?.into_iter().find(|row| row.key == *key))
 }
 
 /// Tells what state a key is in, by its own row and that of its system key.

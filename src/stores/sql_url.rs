@@ -1,0 +1,153 @@
+//! Splits `scheme://user:password@host:port,host:port/database?option=value`.
+//!
+//! The shape of [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986#section-3), read so that a password may hold any
+//! character as it is: credentials end at the last `@` of the text. `%` and two hex digits stand for a byte; any other `%`
+//! for itself.
+
+use secrecy::SecretString;
+
+use super::sql_server::AddressError;
+
+/// The parts of a text, decoded.
+#[derive(Debug, Default)]
+pub(super) struct SqlUrl {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretString>,
+    /// Names or addresses, without brackets, and ports.
+    pub(super) hosts: Vec<(String, Option<u16>)>,
+    pub(super) database: Option<String>,
+    pub(super) options: Vec<(String, String)>,
+}
+
+impl SqlUrl {
+    /// Splits a text whose scheme is one of `schemes`.
+    pub(super) fn parse(text: &str, schemes: &[&str]) -> Result<Self, AddressError> {
+        let rest = text
+            .split_once("://")
+            .filter(|(scheme, _)| schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+            .ok_or(AddressError::Scheme)?
+            .1;
+        let (credentials, rest) = match rest.rsplit_once('@') {
+            Some((credentials, rest)) => (Some(credentials), rest),
+            None => (None, rest),
+        };
+        let (user, password) = match credentials.map(|text| text.split_once(':').unwrap_or((text, ""))) {
+            Some((user, password)) => (filled(user)?, filled(password)?.map(SecretString::from)),
+            None => (None, None),
+        };
+        let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+        let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(host).collect::<Result<_, _>>()?;
+        let options = options.split('&').filter(|option| !option.is_empty()).map(option).collect::<Result<_, _>>()?;
+        Ok(Self { user, password, hosts, database: filled(database)?, options })
+    }
+}
+
+fn host(text: &str) -> Result<(String, Option<u16>), AddressError> {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (name, port) = rest.split_once(']').ok_or(AddressError::Host)?;
+            (name, if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(AddressError::Host)?) })
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = port.map(|port| port.parse().ok().filter(|port| *port != 0).ok_or(AddressError::Port)).transpose()?;
+    Ok((filled(name)?.ok_or(AddressError::Host)?, port))
+}
+
+fn option(text: &str) -> Result<(String, String), AddressError> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    Ok((decode(name)?, decode(value)?))
+}
+
+/// Decodes a part; an empty one is none.
+fn filled(text: &str) -> Result<Option<String>, AddressError> {
+    Ok(Some(decode(text)?).filter(|text| !text.is_empty()))
+}
+
+fn decode(text: &str) -> Result<String, AddressError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high << 4 | low).expect("two hex digits are a byte"));
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    // The bytes may be a password: they are not kept in the error.
+    String::from_utf8(bytes).map_err(|_| AddressError::Encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn parse(text: &str) -> Result<SqlUrl, AddressError> {
+        SqlUrl::parse(text, &["postgres", "postgresql"])
+    }
+
+    #[test]
+    fn every_part_is_found() {
+        let url =
+            parse("PostgreSQL://al%40ice:pw@db1:5433,[::1]:5434,db3/my%2Fkeys?sslmode=require&empty&a=b%26c").unwrap();
+        assert_eq!(url.user.as_deref(), Some("al@ice"));
+        assert_eq!(url.password.unwrap().expose_secret(), "pw");
+        let host = |name: &str, port| (name.to_owned(), port);
+        assert_eq!(url.hosts, [host("db1", Some(5433)), host("::1", Some(5434)), host("db3", None)]);
+        assert_eq!(url.database.as_deref(), Some("my/keys"));
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(url.options, [option("sslmode", "require"), option("empty", ""), option("a", "b&c")]);
+    }
+
+    #[test]
+    fn a_password_holds_any_character_as_it_is_or_encoded() {
+        let raw = "p@ss%/w?o:r#d%4";
+        let encoded: String = raw.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for text in [raw, &encoded] {
+            let url = parse(&format!("postgres://alice:{text}@host/keys?sslmode=disable")).unwrap();
+            assert_eq!(url.password.unwrap().expose_secret(), raw);
+            assert_eq!(url.hosts, [("host".to_owned(), None)]);
+            assert_eq!(url.database.as_deref(), Some("keys"));
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_none() {
+        for text in ["postgres://", "postgres:///", "postgres://@/?", "postgres://:@,/"] {
+            let url = parse(text).unwrap();
+            assert!(url.user.is_none() && url.password.is_none() && url.hosts.is_empty(), "{text}");
+            assert!(url.database.is_none() && url.options.is_empty(), "{text}");
+        }
+        assert_eq!(parse("postgres://%2Frun%2Fpg/keys").unwrap().hosts, [("/run/pg".to_owned(), None)]);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let cases = [
+            ("mysql://host/db", AddressError::Scheme),
+            ("postgres:host", AddressError::Scheme),
+            ("", AddressError::Scheme),
+            ("postgres://host:0/db", AddressError::Port),
+            ("postgres://host:65536/db", AddressError::Port),
+            ("postgres://host:/db", AddressError::Port),
+            ("postgres://[::1/db", AddressError::Host),
+            ("postgres://[::1]5432/db", AddressError::Host),
+            ("postgres://:5432/db", AddressError::Host),
+            ("postgres://host/%ff", AddressError::Encoding),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text).map(|_| ()), Err(expected), "{text}");
+        }
+    }
+}
