@@ -5,6 +5,8 @@
 
 mod memory;
 mod place;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod rows;
 mod schema;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -26,6 +28,8 @@ pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 pub use memory::InMemoryMetastore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresMetastore, PostgresOptions};
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql_server::{AddressError, PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};

@@ -104,7 +104,7 @@ pub enum TlsMode {
 ///
 /// # Defaults
 /// * `size` 10: key calls are rare and short; the server has to bear the sum over all processes.
-/// * `wait` 5 s, `connect` 5 s: within the 10 s that a factory gives a call.
+/// * `wait` 2 s, `connect` 2 s: within the 3 s that a factory gives an attempt, so that its error says what was waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSettings {
@@ -118,7 +118,7 @@ pub struct PoolSettings {
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { size: 10, wait: Duration::from_secs(5), connect: Duration::from_secs(5) }
+        Self { size: 10, wait: Duration::from_secs(2), connect: Duration::from_secs(2) }
     }
 }
 
