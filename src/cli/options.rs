@@ -61,7 +61,8 @@ pub(super) struct Common {
 pub(super) enum Command {
     /// Show what it does, on one screen: two tenants, a refused read, a rotation, the stored keys
     ///
-    /// Works in a temporary folder with a store and a master key of its own, whatever --store and --kms say.
+    /// Works in a temporary folder with a store and a master key of its own, unless --store or --kms stand on the command line:
+    /// then in that store, where it leaves a few keys of a service of its own.
     Demo(Demo),
     /// Encrypt a payload into a record
     Encrypt(Encrypt),
@@ -137,15 +138,29 @@ pub(super) struct Completions {
 /// One that prints itself: what is wrong, or the help or version that was asked for.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let matches = Options::command().try_get_matches_from(arguments)?;
-    let kms_is_visible = leaf(&matches).value_source("kms") == Some(ValueSource::CommandLine);
-    Ok(Parsed { options: Options::from_arg_matches(&matches)?, kms_is_visible })
+    let is_visible = |option| leaf(&matches).value_source(option) == Some(ValueSource::CommandLine);
+    let visible = Visible {
+        kms: is_visible("kms"),
+        store: is_visible("store"),
+        store_password: is_visible("store_password"),
+        read_replica: is_visible("read_replica"),
+    };
+    Ok(Parsed { options: Options::from_arg_matches(&matches)?, visible })
 }
 
 /// Options, and what is to be known about where they came from.
 pub(super) struct Parsed {
     pub(super) options: Options,
-    /// Whether `--kms` stands on the command line, which other users of the machine can read.
-    pub(super) kms_is_visible: bool,
+    pub(super) visible: Visible,
+}
+
+/// Which options stand on the command line, which other users of the machine can read.
+#[expect(clippy::struct_excessive_bools, reason = "one per option")]
+pub(super) struct Visible {
+    pub(super) kms: bool,
+    pub(super) store: bool,
+    pub(super) store_password: bool,
+    pub(super) read_replica: bool,
 }
 
 /// Returns the matches of the innermost subcommand: it knows the source of the options that all share.

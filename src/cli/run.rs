@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use keyward::memory::{harden, init, report};
 
-use super::address::KmsAddress;
 use super::config::Config;
 use super::ending::Ending;
 use super::error::{Exit, Failure};
-use super::options::{Command, Parsed, parse};
+use super::kms_address::KmsAddress;
+use super::options::{Command, Parsed, Visible, parse};
+use super::store_address::StoreAddress;
 use super::{completions, decrypt, demo, doctor, encrypt, keys};
 
 /// Runs the command of this process.
@@ -53,17 +54,15 @@ pub(super) fn warn(text: &str) {
 }
 
 fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
-    let Parsed { options, kms_is_visible } = parsed;
+    let Parsed { options, visible } = parsed;
     if let Command::Completions(options) = &options.command {
         return completions::run(options);
     }
     let config = Config::load(options.common)?;
     log_to_stderr(&config);
-    if kms_is_visible && matches!(config.kms, KmsAddress::Static(_)) {
-        warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
-    }
+    warn_of_secrets(&config, &visible);
     match &options.command {
-        Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, ending)),
+        Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, &visible, ending)),
         Command::Encrypt(options) => protect(&config).and_then(|()| encrypt::run(&config, options, ending)),
         Command::Decrypt(options) => protect(&config).and_then(|()| decrypt::run(&config, options, ending)),
         Command::Keys(options) => {
@@ -74,6 +73,21 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
         }
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
+    }
+}
+
+/// Tells whoever gave a secret on the command line how else to give it.
+fn warn_of_secrets(config: &Config, visible: &Visible) {
+    if visible.kms && matches!(config.kms, KmsAddress::Static(_)) {
+        warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
+    }
+    let replica = config.read_replica.as_ref().filter(|_| visible.read_replica);
+    let stores = [Some(&config.store).filter(|_| visible.store), replica];
+    if visible.store_password || stores.into_iter().flatten().any(StoreAddress::has_password) {
+        warn(
+            "other users of this machine can see a password on the command line; KEYWARD_STORE, KEYWARD_STORE_PASSWORD, \
+             --store-password-file or --config hide it",
+        );
     }
 }
 

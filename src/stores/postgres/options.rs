@@ -1,5 +1,6 @@
 //! What can be set, and the address that says it.
 
+use std::fmt;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -87,12 +88,14 @@ impl std::str::FromStr for PostgresOptions {
     }
 }
 
-impl PostgresOptions {
-    /// Returns where the server is, without the password.
-    pub(super) fn place(&self) -> String {
-        self.server.place("postgres")
+/// Where the server is, without the password.
+impl fmt::Display for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server.place("postgres"))
     }
+}
 
+impl PostgresOptions {
     /// Returns what the driver needs.
     pub(super) fn config(&self) -> Config {
         let mut config = Config::new();

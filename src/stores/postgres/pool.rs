@@ -30,7 +30,7 @@ pub(super) struct Pool {
 impl Pool {
     /// Sets up a pool; connects nothing.
     pub(super) async fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let place = options.place();
+        let place = options.to_string();
         let unusable = |source| permanent(CONNECTING, &place, "check the TLS options of the store", source);
         let (mode, tls, config) = (options.server.tls_mode(), options.server.tls.clone(), options.config());
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
