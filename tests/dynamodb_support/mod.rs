@@ -6,7 +6,9 @@ use std::error::Error;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
+};
 use aws_sdk_dynamodb::{Client, Config};
 use keyward::stores::DynamoDbOptions;
 use serde_json::Value;
@@ -78,4 +80,24 @@ pub(crate) fn sorted(item: &Item) -> String {
     let mut fields: Vec<String> = item.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
     fields.sort();
     format!("{{{}}}", fields.join(", "))
+}
+
+/// Makes a table as other implementations have it, and waits until it is there.
+pub(crate) async fn create(client: &Client, table: &str) -> TestResult {
+    let mut request = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+    for (name, key, kind) in
+        [("Id", KeyType::Hash, ScalarAttributeType::S), ("Created", KeyType::Range, ScalarAttributeType::N)]
+    {
+        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?;
+        let element = KeySchemaElement::builder().attribute_name(name).key_type(key).build()?;
+        request = request.attribute_definitions(attribute).key_schema(element);
+    }
+    request.send().await?;
+    loop {
+        let found = client.describe_table().table_name(table).send().await?.table;
+        if found.is_some_and(|table| table.table_status == Some(TableStatus::Active)) {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use keyward::stores::DynamoDbMetastore;
 
-use crate::dynamodb_support::{attribute, client, get, item, options, put, sorted};
+use crate::dynamodb_support::{attribute, client, create, get, item, options, put, sorted};
 use crate::servers::{DynamoDb, DynamoDbKind};
 use crate::stage::{Behind, Stage, TestResult};
 
@@ -35,36 +33,10 @@ struct Table {
 async fn stage(kind: DynamoDbKind) -> TestResult<Option<Stage>> {
     let Some(server) = DynamoDb::shared(kind)? else { return Ok(None) };
     let table = Table { client: client(&server.endpoint(), "us-west-2"), name: server.table() };
-    table.create().await?;
+    create(&table.client, &table.name).await?;
     let store = DynamoDbMetastore::from_client(table.client.clone(), options(&table.name)).await?;
     let behind = Some(Box::new(table) as Box<dyn Behind>);
     Ok(Some(Stage { behind, times: (i64::MIN, i64::MAX), is_ordered: false, ..Stage::new(Arc::new(store)) }))
-}
-
-impl Table {
-    async fn create(&self) -> TestResult {
-        let mut request = self.client.create_table().table_name(&self.name).billing_mode(BillingMode::PayPerRequest);
-        for (name, key, kind) in
-            [("Id", KeyType::Hash, ScalarAttributeType::S), ("Created", KeyType::Range, ScalarAttributeType::N)]
-        {
-            let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?;
-            let element = KeySchemaElement::builder().attribute_name(name).key_type(key).build()?;
-            request = request.attribute_definitions(attribute).key_schema(element);
-        }
-        request.send().await?;
-        while self
-            .client
-            .describe_table()
-            .table_name(&self.name)
-            .send()
-            .await?
-            .table
-            .is_none_or(|table| table.table_status.is_none_or(|status| status.as_str() != "ACTIVE"))
-        {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]

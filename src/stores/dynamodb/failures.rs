@@ -29,7 +29,7 @@ const NO_CREDENTIALS: &str = "give the process AWS credentials: AWS_ACCESS_KEY_I
     role of the machine or container";
 const ODD_CREDENTIALS: &str = "check what the process takes its AWS credentials from";
 const CLOCK: &str = "set the clock of this machine: requests are signed with the time";
-const LATE: &str = "look at the network between, and the endpoint";
+const UNREACHED: &str = "look at the name of the endpoint and the network between";
 const NOT_DYNAMODB: &str =
     "something else than DynamoDB answered: check the endpoint, and the proxies between (HTTPS_PROXY, NO_PROXY)";
 
@@ -71,8 +71,10 @@ where
             let (is_transient, advice) = advice_on_status(status);
             sort(is_transient)(operation, place, advice, format!("no answer of DynamoDB, HTTP status {status}"))
         }
-        SdkError::TimeoutError(_) => transient(operation, place, LATE, chain(&error)),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => transient(operation, place, LATE, chain(&error)),
+        SdkError::TimeoutError(_) => transient(operation, place, UNREACHED, chain(&error)),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            transient(operation, place, UNREACHED, chain(&error))
+        }
         SdkError::DispatchFailure(_) => {
             let (is_transient, advice) = advice_on_cause(&error);
             sort(is_transient)(operation, place, advice, chain(&error))
@@ -159,18 +161,23 @@ fn advice_on_cause(error: &(dyn Error + 'static)) -> (bool, Option<&'static str>
             };
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return match error.kind() {
+            return match innermost(error).kind() {
                 io::ErrorKind::ConnectionRefused => (true, Some("is the endpoint right, and the server running?")),
                 // What is no TLS, or a certificate that is not trusted.
                 io::ErrorKind::InvalidData => {
                     (false, Some("check the certificate of the endpoint, and the authorities that this machine trusts"))
                 }
-                _ => (true, Some("look at the name of the endpoint and the network between")),
+                _ => (true, Some(UNREACHED)),
             };
         }
         cause = error.source();
     }
-    (true, Some("look at the network between, and the endpoint"))
+    (true, Some(UNREACHED))
+}
+
+/// Returns the error that others of its type are wrapped around; as sources they pass it over.
+fn innermost(error: &io::Error) -> &io::Error {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).map_or(error, innermost)
 }
 
 /// Whether a signature was refused because the service's clock shows another time; it is in every answer.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, PointInTimeRecoverySpecification, ScalarAttributeType,
@@ -69,8 +69,8 @@ impl SchemaAdmin for DynamoDbMetastore {
                 if found.is_coming() {
                     table.wait().await?;
                 }
-                if found.table.deletion_protection_enabled() != Some(true) && table.protect().await? {
-                    done.push(format!("protected the table {} against deletion", table.name()));
+                if found.table.deletion_protection_enabled() != Some(true) {
+                    done.push(table.protect().await?);
                 }
             }
         }
@@ -170,11 +170,16 @@ impl Table {
         }
     }
 
-    /// Protects an existing table against deletion; `false` where the service cannot.
-    async fn protect(&self) -> Result<bool, StoreError> {
-        let request = self.client().update_table().table_name(self.name()).deletion_protection_enabled(true);
+    /// Protects an existing table against deletion; returns what became of it.
+    async fn protect(&self) -> Result<String, StoreError> {
+        let name = self.name();
+        let request = self.client().update_table().table_name(name).deletion_protection_enabled(true);
         match request.send().await {
-            Ok(answer) => Ok(answer.table_description.and_then(|it| it.deletion_protection_enabled) == Some(true)),
+            Ok(_) => Ok(format!("protected the table {name} against deletion")),
+            // A service that does not know what is asked for finds that nothing is.
+            Err(error) if error.code() == Some("ValidationException") => {
+                Ok(format!("could not protect the table {name} against deletion: the service cannot"))
+            }
             Err(error) => Err(failure(MIGRATING, &self.place, error)),
         }
     }

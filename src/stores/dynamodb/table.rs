@@ -1,5 +1,6 @@
 //! How the table is, compared with how it should be.
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     BillingMode, ContinuousBackupsStatus, KeyType, MultiRegionConsistency, PointInTimeRecoveryStatus,
     ScalarAttributeType, TableDescription, TableStatus, TimeToLiveStatus,
@@ -41,10 +42,7 @@ impl Table {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
                 Ok(Sight::None)
             }
-            Err(error) if is_hidden(&error) => {
-                use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-                Ok(Sight::Hidden(error.code().unwrap_or_default().to_owned()))
-            }
+            Err(error) if is_hidden(&error) => Ok(Sight::Hidden(error.code().unwrap_or_default().to_owned())),
             Err(error) => Err(failure(operation, &self.place, error)),
         }
     }
@@ -83,7 +81,7 @@ impl Table {
     }
 }
 
-fn unknown<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(what: &str, right: &str, error: &E) -> String {
+fn unknown<E: ProvideErrorMetadata>(what: &str, right: &str, error: &E) -> String {
     let reason = error.code().unwrap_or("no answer");
     format!("{what}: unknown, as the service does not say ({reason}); it takes the right dynamodb:{right}")
 }
