@@ -3,7 +3,23 @@
 //! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
 //! revoke and shred by [`KeyAdmin`].
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod driver_thread;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "mysql")]
+mod mysql_admin;
+#[cfg(feature = "mysql")]
+mod mysql_failure;
+#[cfg(feature = "mysql")]
+mod mysql_options;
+#[cfg(feature = "mysql")]
+mod mysql_pool;
+#[cfg(feature = "mysql")]
+mod mysql_table;
+#[cfg(feature = "mysql")]
+mod mysql_tls;
 mod place;
 mod rows;
 mod schema;
@@ -17,6 +33,8 @@ mod sqlite;
 mod sqlite_admin;
 #[cfg(feature = "sqlite")]
 mod sqlite_table;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod utc;
 
 use std::sync::Arc;
 
@@ -26,6 +44,10 @@ pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 pub use memory::InMemoryMetastore;
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlMetastore;
+#[cfg(feature = "mysql")]
+pub use mysql_options::MysqlOptions;
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql_server::{AddressError, PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
@@ -88,8 +110,8 @@ pub enum StoreOutcome {
 pub trait KeyAdmin: Send + Sync + 'static {
     /// Returns up to `limit` rows, from the first one after `after`, which is the last row of the page before.
     ///
-    /// A store has one order that it keeps to: SQL databases that of ids, byte by byte, and creation times; DynamoDB one of
-    /// its own. Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
+    /// A store has one order that it keeps to: that of ids, byte by byte, and creation times where it can; a SQL database
+    /// that compares ids in another way has the order of its primary key, DynamoDB one of its own. Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
     ///
     /// # Errors
     /// [`StoreError`]; a row that is no key record is returned as such, it does not end the listing.

@@ -6,6 +6,8 @@
 mod corrupt;
 mod loading;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod operating;
 #[cfg(feature = "sqlite")]
 mod sqlite;
