@@ -11,11 +11,17 @@ mod mysql;
 #[cfg(feature = "mysql")]
 mod mysql_admin;
 #[cfg(feature = "mysql")]
+mod mysql_facts;
+#[cfg(feature = "mysql")]
 mod mysql_failure;
 #[cfg(feature = "mysql")]
 mod mysql_options;
 #[cfg(feature = "mysql")]
 mod mysql_pool;
+#[cfg(feature = "mysql")]
+mod mysql_report;
+#[cfg(feature = "mysql")]
+mod mysql_schema;
 #[cfg(feature = "mysql")]
 mod mysql_table;
 #[cfg(feature = "mysql")]

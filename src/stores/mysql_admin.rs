@@ -53,7 +53,7 @@ pub(super) async fn list(
         let is_last = page.len() < wanted;
         skipped = 0;
         for row in page {
-            match Found::read(row).and_then(key_row) {
+            match Found::read(row).as_ref().and_then(key_row) {
                 Some(row) => {
                     (id, created, skipped) = (row.key.id.to_string(), row.key.created, 0);
                     rows.push(row);
@@ -70,7 +70,7 @@ pub(super) async fn list(
 
 pub(super) async fn versions(connection: &mut Connection, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
     let rows = select(connection, ALL, (id.as_str(), id.as_str()).into(), id).await?;
-    Ok(rows.into_iter().filter_map(key_row).collect())
+    Ok(rows.iter().filter_map(key_row).collect())
 }
 
 /// Changes the record of a key to say that it is revoked, unless somebody else changes it meanwhile: then once more.
@@ -139,7 +139,7 @@ async fn replace(
 }
 
 /// Makes a row of a listing, unless no look-up could find it.
-fn key_row(row: Found) -> Option<KeyRow> {
+fn key_row(row: &Found) -> Option<KeyRow> {
     let key = KeyMeta { id: row.id.clone(), created: row.created? };
     Some(KeyRow { record: row.record(&key), key })
 }

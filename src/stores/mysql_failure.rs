@@ -26,6 +26,8 @@ pub(super) struct Verdict {
 
 /// A row exists that the keys of the table cannot tell from the new one.
 pub(super) const DUPLICATE_ENTRY: u16 = 1062;
+/// There is no such table.
+pub(super) const NO_TABLE: u16 = 1146;
 /// The table exists.
 pub(super) const TABLE_EXISTS: u16 = 1050;
 /// An index of this name exists.
@@ -69,7 +71,7 @@ pub(super) fn verdict(code: u16) -> Verdict {
         1820 | 1862 => (false, "the user's password has expired: set another", false),
         1049 => (false, "create the database, or name another in the address", false),
         1046 => (false, "name the database in the address: mysql://…/DATABASE", true),
-        1146 => (false, MIGRATE, true),
+        NO_TABLE => (false, MIGRATE, true),
         1054 | 1136 | 1364 => (false, COLUMNS, true),
         1406 => (false, "the id or the record is longer than its column; ids have at most 255 characters", true),
         1366 | 3988 => {

@@ -8,6 +8,9 @@ mod loading;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "mysql")]
+#[path = "../mysql_support/mod.rs"]
+mod mysql_support;
 mod operating;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,13 +1,14 @@
 //! Tables in MariaDB, as others made them and as this crate makes them, on servers in UTC and west of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use keyward::stores::{MysqlMetastore, MysqlOptions};
+use keyward::stores::{MysqlMetastore, SchemaAdmin};
+use mysql_async::Error;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts};
+use tokio::sync::OnceCell;
 
+use crate::mysql_support::{MariaDb, Settings, UPSTREAM};
 use crate::stage::{Behind, Stage, TestResult};
 
 /// What a `TIMESTAMP` holds where clocks show UTC.
@@ -21,10 +22,7 @@ mod upstream_latin1_west_not_strict {
     crate::contract!(stage);
 
     async fn stage() -> TestResult<Option<Stage>> {
-        let table = "CREATE TABLE encryption_key (id VARCHAR(255) NOT NULL, \
-            created TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, key_record TEXT NOT NULL, \
-            PRIMARY KEY (id, created), INDEX (created))";
-        let Some(stage) = make(33971, table).await? else { return Ok(None) };
+        let Some(stage) = make(west().await?, UPSTREAM).await? else { return Ok(None) };
         let west = 7 * 3600;
         let times = (TIMESTAMPS.0 - west, TIMESTAMPS.1 - west);
         Ok(Some(Stage { times, is_unicode: false, is_exact: false, is_ordered: false, ..stage }))
@@ -40,48 +38,69 @@ mod utf8mb4_bin_utc {
     async fn stage() -> TestResult<Option<Stage>> {
         let table = "CREATE TABLE encryption_key (id VARCHAR(255) NOT NULL, created TIMESTAMP NOT NULL, \
             key_record MEDIUMTEXT NOT NULL, PRIMARY KEY (id, created)) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-        let stage = make(33972, table).await?;
+        let stage = make(utc().await?, table).await?;
         Ok(stage.map(|stage| Stage { times: TIMESTAMPS, is_exact: false, is_ordered: false, ..stage }))
     }
 }
 
-/// Columns of bytes, and JSON that the server checks.
+/// Columns of bytes, fractions of seconds, and JSON that the server checks.
 mod varbinary_json_utc {
     use super::*;
 
-    crate::contract!(stage);
+    crate::contract!(stage, operating::a_listing_goes_on_after_a_key_that_is_not_there);
 
     async fn stage() -> TestResult<Option<Stage>> {
         let table = "CREATE TABLE encryption_key (id VARBINARY(255) NOT NULL, created DATETIME(6) NOT NULL, \
             key_record JSON NOT NULL, UNIQUE KEY (id, created))";
-        make(33972, table).await
+        make(utc().await?, table).await
     }
 }
 
-/// Makes a database with a table of its own.
-async fn make(port: u16, table: &str) -> TestResult<Option<Stage>> {
-    static DATABASES: AtomicUsize = AtomicUsize::new(0);
-    let database = format!("contract_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
-    let mut conn = Conn::new(Opts::from_url(&format!("mysql://k:pw@127.0.0.1:{port}/mysql"))?).await?;
-    conn.query_drop(format!("CREATE DATABASE {database}")).await?;
-    conn.query_drop(format!("USE {database}")).await?;
-    conn.query_drop(table).await?;
-    conn.disconnect().await?;
-    let address = format!("mysql://k:pw@127.0.0.1:{port}/{database}");
-    let options: MysqlOptions = address.parse()?;
-    let store = MysqlMetastore::connect(options).await?;
-    Ok(Some(Stage { behind: Some(Box::new(Other { address })), ..Stage::new(Arc::new(store)) }))
+/// The table that `keyward migrate` makes, on the server that is neither in UTC nor strict.
+mod migrated_west_not_strict {
+    use super::*;
+
+    crate::contract!(stage, operating::a_listing_goes_on_after_a_key_that_is_not_there);
+
+    async fn stage() -> TestResult<Option<Stage>> {
+        make(west().await?, "").await
+    }
+}
+
+async fn west() -> TestResult<Option<&'static MariaDb>> {
+    static SERVER: OnceCell<Option<MariaDb>> = OnceCell::const_new();
+    let options = ["--default-time-zone=-07:00", "--sql-mode="];
+    let settings = Settings { options: &options, ..Settings::default() };
+    Ok(SERVER.get_or_try_init(|| MariaDb::start(settings)).await?.as_ref())
+}
+
+async fn utc() -> TestResult<Option<&'static MariaDb>> {
+    static SERVER: OnceCell<Option<MariaDb>> = OnceCell::const_new();
+    Ok(SERVER.get_or_try_init(|| MariaDb::start(Settings::default())).await?.as_ref())
+}
+
+/// Makes a database of its own, with a table, or with the one that this crate makes.
+async fn make(server: Option<&'static MariaDb>, table: &str) -> TestResult<Option<Stage>> {
+    let Some(server) = server else { return Ok(None) };
+    let database = server.database(table).await?;
+    let options = || server.address(&database).parse();
+    if table.is_empty() {
+        let _ = MysqlMetastore::connect_for_schema(options()?).await?.apply().await?;
+    }
+    let store = MysqlMetastore::connect(options()?).await?;
+    Ok(Some(Stage { behind: Some(Box::new(Other { server, database })), ..Stage::new(Arc::new(store)) }))
 }
 
 /// Another program, that binds creation times as digits of UTC.
 struct Other {
-    address: String,
+    server: &'static MariaDb,
+    database: String,
 }
 
 #[async_trait]
 impl Behind for Other {
     async fn write(&self, id: &str, created: i64, text: &str) -> TestResult<bool> {
-        let mut conn = Conn::new(Opts::from_url(&self.address)?).await?;
+        let mut conn = self.server.other(&self.database).await?;
         let insert = "INSERT INTO encryption_key VALUES (?, DATE_ADD('1970-01-01', INTERVAL ? SECOND), ?)";
         let written = conn.exec_drop(insert, (id, created, text)).await;
         conn.disconnect().await?;
@@ -94,7 +113,7 @@ impl Behind for Other {
     }
 
     async fn text(&self, id: &str, created: i64) -> TestResult<String> {
-        let mut conn = Conn::new(Opts::from_url(&self.address)?).await?;
+        let mut conn = self.server.other(&self.database).await?;
         let select = "SELECT key_record FROM encryption_key \
             WHERE id = ? AND created = DATE_ADD('1970-01-01', INTERVAL ? SECOND)";
         let text = conn.exec_first(select, (id, created)).await?;
