@@ -40,9 +40,8 @@ const CONNECTING: &str = "connecting to MySQL";
 /// `DATETIME`, which this crate makes, and for `TIMESTAMP`, which others make, with these limits of the latter:
 /// * it ends at 2038-01-19 03:14:07 in the server's time zone; later keys are refused.
 /// * where clocks are put forward in spring, the digits of one hour are no time; a key that is created while clocks of UTC
-///   show them is refused, and can be created an hour later. Servers that are not strict move such digits of other
-///   programs to the end of the hour, so that two of them may become one: a row is found by the digits that it was stored
-///   by if its record says that it was created then.
+///   show them is refused, and can be created an hour later. Sessions of other programs that are not strict have the
+///   server move such digits to the end of the hour, where no look-up finds the row; this store tells it as corrupt.
 /// * where clocks are put back in autumn nothing happens: digits that stand for two instants stand for the same one each
 ///   time.
 ///

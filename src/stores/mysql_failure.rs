@@ -37,7 +37,7 @@ pub(super) const DEADLOCK: u16 = 1213;
 /// A text has characters that the column cannot hold, so no row has it.
 pub(super) const FOREIGN_TEXT: u16 = 1267;
 /// A text is no time that the column can hold.
-const BAD_TIME: [u16; 2] = [1292, 1525];
+const BAD_TIME: [u16; 3] = [1292, 1299, 1525];
 
 pub(super) const MIGRATE: &str = "make the table with `keyward migrate --store mysql://… --apply`";
 const GRANT: &str = "as an administrator: GRANT SELECT, INSERT ON encryption_key TO the user; revoking keys takes UPDATE, \
@@ -86,7 +86,7 @@ pub(super) fn verdict(code: u16) -> Verdict {
         1356 => (false, "the view encryption_key refers to what is not there, or lacks rights", true),
         1419 | 1785 | 1665 => (false, "the server's binary log does not allow this statement", true),
         // What callers look for.
-        DUPLICATE_ENTRY | TABLE_EXISTS | INDEX_EXISTS | FOREIGN_TEXT | 1292 | 1525 => {
+        DUPLICATE_ENTRY | TABLE_EXISTS | INDEX_EXISTS | FOREIGN_TEXT | 1292 | 1299 | 1525 => {
             return Verdict { passes: false, advice: None, stays: true };
         }
         _ => return Verdict { passes: false, advice: None, stays: false },

@@ -82,7 +82,7 @@ impl Found {
 
 pub(super) async fn load(connection: &mut Connection, key: &KeyMeta) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
     match find(connection, key).await? {
-        // The server moves digits that its time zone skips: it finds what others stored there by them, under later ones.
+        // A server may move digits that its time zone skips to later ones: the record tells whether the row is meant.
         Some(row) if row.created != Some(key.created) => Ok(row.record(key).ok()),
         Some(row) => row.record(key).map(Some),
         None => Ok(None),

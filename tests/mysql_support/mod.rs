@@ -57,6 +57,7 @@ impl MariaDb {
         let folder = tempfile::tempdir()?;
         let mut installing = Command::new(install);
         installing.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        installing.env("TMPDIR", folder.path());
         let installed = installing.arg(own_user()?).arg(option("datadir", &folder.path().join("data"))).output()?;
         if !installed.status.success() {
             return Err(format!("mariadb-install-db: {}", String::from_utf8_lossy(&installed.stderr)).into());
@@ -141,12 +142,12 @@ fn spawn(folder: &Path, port: u16, options: &[String], zone: &str) -> TestResult
     let mut command = Command::new("sh");
     command.args(["-c", KEEPER]).arg(server);
     command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
-    // Nothing here survives its test; what is synced to the disk only takes time.
-    command.args(["--innodb-flush-log-at-trx-commit=0", "--max-connections=1000", "--innodb-buffer-pool-size=32M"]);
+    // Servers are killed, machines are not: what was written is there, synced or not.
+    command.args(["--innodb-flush-log-at-trx-commit=2", "--max-connections=1000", "--innodb-buffer-pool-size=32M"]);
     command.arg(own_user()?).arg(format!("--port={port}"));
     command.arg(option("datadir", &folder.join("data"))).arg(option("socket", &folder.join("s")));
     command.arg(option("pid-file", &folder.join("pid"))).args(options);
-    command.env("FOLDER", folder);
+    command.env("FOLDER", folder).env("TMPDIR", folder);
     command.env("TZ", if zone.is_empty() { "UTC" } else { zone });
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn()?)
 }
