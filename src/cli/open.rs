@@ -121,6 +121,14 @@ impl Store {
             StoreAddress::Postgres(options) => {
                 keyward::stores::PostgresMetastore::connect((**options).clone()).await.map(Self::of)
             }
+            #[cfg(feature = "mysql")]
+            StoreAddress::Mysql(options) => {
+                keyward::stores::MysqlMetastore::connect((**options).clone()).await.map(Self::of)
+            }
+            #[cfg(feature = "dynamodb")]
+            StoreAddress::DynamoDb(options) => {
+                keyward::stores::DynamoDbMetastore::connect((**options).clone()).await.map(Self::of)
+            }
         };
         opened.map_err(Failure::Store)
     }

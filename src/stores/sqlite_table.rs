@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 
 use super::place::{permanent, transient};
 use super::rows::{corrupt, parse_row};
+pub(super) use super::utc::{FIRST, LAST};
 use super::{KeyRow, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
@@ -20,10 +21,6 @@ use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 pub(super) const OPENING: &str = "opening the SQLite key table";
 pub(super) const LOADING: &str = "loading a key from SQLite";
 pub(super) const STORING: &str = "storing a key in SQLite";
-
-/// 0001-01-01 00:00:00 to 9999-12-31 23:59:59, the times whose text sorts as they do.
-pub(super) const FIRST: i64 = -62_135_596_800;
-pub(super) const LAST: i64 = 253_402_300_799;
 
 const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'encryption_key' COLLATE NOCASE)";
 

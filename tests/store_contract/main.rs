@@ -6,6 +6,11 @@
 mod corrupt;
 mod loading;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "mysql")]
+#[path = "../mysql_support/mod.rs"]
+mod mysql_support;
 mod operating;
 #[cfg(feature = "postgres")]
 mod postgres;
