@@ -3,7 +3,7 @@
 //! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
 //! revoke and shred by [`KeyAdmin`].
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod driver_thread;
 mod memory;
 #[cfg(feature = "mysql")]
@@ -39,7 +39,7 @@ mod sqlite;
 mod sqlite_admin;
 #[cfg(feature = "sqlite")]
 mod sqlite_table;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod utc;
 
 use std::sync::Arc;
