@@ -5,7 +5,7 @@
 
 #[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
 mod address;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod driver_thread;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;

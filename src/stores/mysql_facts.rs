@@ -102,7 +102,9 @@ pub(super) async fn server(connection: &mut Connection) -> Result<ServerFacts, S
     let mut rows = texts(connection, SERVER).await?;
     let [version, sql_mode, time_zone, january, july, read_only] =
         rows.pop().and_then(|row| row.try_into().ok()).unwrap_or_default();
-    let offset = |noon: i64, seen: Option<String>| noon - seen.and_then(|seen| seen.parse().ok()).unwrap_or(noon);
+    let offset = |noon: i64, seen: Option<String>| {
+        noon - seen.and_then(|seen| seen.split('.').next()?.parse().ok()).unwrap_or(noon)
+    };
     Ok(ServerFacts {
         version: version.unwrap_or_default(),
         sql_mode: sql_mode.unwrap_or_default(),
@@ -168,4 +170,24 @@ async fn texts(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<Option<
         _ => None,
     };
     Ok(rows.into_iter().map(|row: Row| row.unwrap().into_iter().map(text).collect()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_servers_write_them() {
+        let cases = [
+            ("10.11.6-MariaDB-0+deb12u1-log", true, 101_106),
+            ("8.4.2", false, 80_402),
+            ("8.0.mysql_aurora.3.07.1", false, 80_000),
+            ("5.7.44-log", false, 50_744),
+            ("", false, 0),
+        ];
+        for (version, is_mariadb, number) in cases {
+            let server = ServerFacts { version: version.into(), ..ServerFacts::default() };
+            assert_eq!((server.is_mariadb(), server.number()), (is_mariadb, number), "{version}");
+        }
+    }
 }

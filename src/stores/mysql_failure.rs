@@ -144,7 +144,11 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
         if let Some(error) = error.downcast_ref::<TlsError>() {
             return Some(error);
         }
-        cause = error.source();
+        // The source of an `io::Error` is that of the error inside it.
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
     }
     None
 }

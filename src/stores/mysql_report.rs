@@ -302,3 +302,99 @@ fn harmless(about: impl Into<String>, change: impl Into<String>) -> Difference {
 fn difference(severity: Severity, about: impl Into<String>, change: impl Into<String>) -> Difference {
     Difference { about: about.into(), severity, change: Some(Change { statement: change.into(), is_safe: false }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(version: &str) -> ServerFacts {
+        ServerFacts { version: version.into(), ..ServerFacts::default() }
+    }
+
+    fn column(name: &str, kind: &str, length: Option<u64>, collation: Option<&str>) -> Column {
+        let collation = collation.map(str::to_owned);
+        Column { name: name.into(), kind: kind.into(), full_kind: kind.into(), length, collation, ..Column::default() }
+    }
+
+    fn ideal(collation: &str) -> TableFacts {
+        let key = |name: &str, is_unique, columns: &[&str]| Key {
+            name: name.into(),
+            is_unique,
+            columns: columns.iter().map(|column| ((*column).to_owned(), None)).collect(),
+        };
+        TableFacts {
+            is_view: false,
+            engine: "InnoDB".into(),
+            columns: vec![
+                column("id", "varchar", Some(255), Some(collation)),
+                column("created", "datetime", None, None),
+                column("key_record", "text", Some(65_535), Some("utf8mb4_general_ci")),
+            ],
+            keys: vec![key("PRIMARY", true, &["id", "created"]), key("created", false, &["created"])],
+        }
+    }
+
+    #[test]
+    fn each_server_gets_the_collation_that_it_has() {
+        let cases = [
+            ("10.11.6-MariaDB", "utf8mb4_nopad_bin"),
+            ("10.1.48-MariaDB", "utf8mb4_bin"),
+            ("8.4.2", "utf8mb4_0900_bin"),
+            ("8.0.16", "utf8mb4_bin"),
+            ("5.7.44-log", "utf8mb4_bin"),
+        ];
+        for (version, expected) in cases {
+            assert!(create(&server(version)).contains(&format!("COLLATE {expected} ")), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_table_as_it_should_be_differs_in_nothing() {
+        for collation in ["utf8mb4_nopad_bin", "utf8mb4_0900_bin"] {
+            assert_eq!(judge(&server("8.4.2"), &ideal(collation)).differences, []);
+        }
+        let mut json = ideal("utf8mb4_0900_bin");
+        json.columns[2] = column("key_record", "json", None, None);
+        assert_eq!(judge(&server("8.4.2"), &json).differences, []);
+    }
+
+    #[test]
+    fn collations_matter_by_what_they_take_for_the_same() {
+        let severity = |collation| judge(&server("8.4.2"), &ideal(collation)).severity();
+        for collation in ["utf8mb4_bin", "utf32_bin"] {
+            assert_eq!(severity(collation), Some(Severity::Harmless), "{collation}");
+        }
+        for collation in
+            ["utf8mb4_0900_ai_ci", "utf8mb4_uca1400_ai_ci", "latin1_bin", "utf8mb3_nopad_bin", "ascii_general_ci"]
+        {
+            assert_eq!(severity(collation), Some(Severity::Risky), "{collation}");
+        }
+    }
+
+    #[test]
+    fn keys_must_hold_one_row_of_each_version_and_no_fewer() {
+        let judged = |change: fn(&mut TableFacts)| {
+            let mut table = ideal("utf8mb4_0900_bin");
+            change(&mut table);
+            judge(&server("8.4.2"), &table).severity()
+        };
+        assert_eq!(judged(|table| table.keys.clear()), Some(Severity::Broken));
+        assert_eq!(judged(|table| table.keys[0].is_unique = false), Some(Severity::Broken));
+        assert_eq!(judged(|table| table.keys[1].is_unique = true), Some(Severity::Broken));
+        assert_eq!(judged(|table| table.keys[0].columns.reverse()), Some(Severity::Risky));
+        assert_eq!(judged(|table| table.keys[0].columns[0].1 = Some(100)), Some(Severity::Risky));
+        assert_eq!(judged(|table| table.keys.truncate(1)), Some(Severity::Harmless));
+    }
+
+    #[test]
+    fn a_column_that_is_too_short_or_missing_is_told() {
+        let mut table = ideal("utf8mb4_0900_bin");
+        table.columns[0].length = Some(64);
+        table.columns[2] = column("key_record", "tinytext", Some(255), None);
+        let report = judge(&server("8.4.2"), &table);
+        assert_eq!(report.differences.len(), 2, "{report:?}");
+        assert_eq!(report.severity(), Some(Severity::Risky));
+        table.columns.remove(1);
+        assert_eq!(judge(&server("8.4.2"), &table).severity(), Some(Severity::Broken));
+    }
+}

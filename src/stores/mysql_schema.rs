@@ -19,7 +19,7 @@ pub(super) async fn check(connection: &mut Connection) -> Result<ServerFacts, St
     let server = server(connection).await?;
     let Some(table) = table(connection).await? else { return Err(missing(connection)) };
     let report = judge(&server, &table);
-    tracing::debug!(facts = ?report.facts, "connected to the key table");
+    tracing::info!(facts = ?report.facts, "connected to the key table");
     for difference in report.differences {
         let about = difference.about;
         match difference.severity {

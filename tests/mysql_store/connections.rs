@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use keyward::KeyId;
+use keyward::kms::StaticKms;
 use keyward::stores::{KeyAdmin, Metastore, MysqlMetastore, StoreError, StoreOutcome};
+use keyward::{KeyId, SessionFactory};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -213,6 +214,27 @@ fn a_store_outlives_the_runtime_that_opened_it() -> TestResult {
         }
         Ok(())
     })
+}
+
+#[tokio::test]
+async fn a_factory_encrypts_with_it_and_another_decrypts() -> TestResult {
+    let Some(server) = shared().await? else { return Ok(()) };
+    let database = server.database(UPSTREAM).await?;
+    let mut record = None;
+    for _factory in 0..2 {
+        let factory = SessionFactory::builder("svc", "prod")
+            .metastore(connect(&server.address(&database)).await?)
+            .kms(StaticKms::new(b"thisIsAStaticMasterKeyForTesting")?)
+            .build()
+            .await?;
+        let session = factory.session("alice").await?;
+        match &record {
+            None => record = Some(session.encrypt(b"tea").await?),
+            Some(record) => assert_eq!(session.decrypt(record).await?, b"tea"),
+        }
+        factory.close().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

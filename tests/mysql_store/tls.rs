@@ -86,7 +86,7 @@ async fn each_mode_checks_what_it_says() -> TestResult {
 
     // Whoever is let in with these is encrypted: the server refuses this user else.
     let taken = [
-        ("127.0.0.1", format!("{keys}")),
+        ("127.0.0.1", keys.clone()),
         ("127.0.0.1", format!("{keys}?sslmode=prefer")),
         ("127.0.0.1", format!("{keys}?sslmode=require")),
         ("127.0.0.1", format!("{keys}?sslmode=require&sslrootcert={ca}")),
