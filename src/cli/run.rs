@@ -11,7 +11,7 @@ use super::error::{Exit, Failure};
 use super::kms_address::KmsAddress;
 use super::options::{Command, Parsed, Visible, parse};
 use super::store_address::StoreAddress;
-use super::{completions, decrypt, demo, doctor, encrypt, keys};
+use super::{completions, decrypt, demo, doctor, encrypt, keys, migrate};
 
 /// Runs the command of this process.
 pub(crate) fn run() -> ExitCode {
@@ -71,6 +71,7 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
             }
             keys::run(&config, options, ending)
         }
+        Command::Migrate(options) => migrate::run(&config, options),
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
     }

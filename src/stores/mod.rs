@@ -18,6 +18,8 @@ mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite_admin;
 #[cfg(feature = "sqlite")]
+mod sqlite_schema;
+#[cfg(feature = "sqlite")]
 mod sqlite_table;
 
 use std::sync::Arc;
