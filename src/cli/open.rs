@@ -142,7 +142,8 @@ pub(super) async fn has_table(address: &StoreAddress) -> Result<bool, Failure> {
     }
 }
 
-/// One store, as those see it who encrypt and those who look after its keys.
+/// One store, as those see it who encrypt and those who look after its keys; cloning shares it.
+#[derive(Clone)]
 pub(super) struct Store {
     pub(super) keys: Arc<dyn Metastore>,
     pub(super) admin: Arc<dyn KeyAdmin>,

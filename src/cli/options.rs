@@ -159,12 +159,18 @@ pub(super) struct Completions {
 /// One that prints itself: what is wrong, or the help or version that was asked for.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let matches = Options::command().try_get_matches_from(arguments)?;
-    let is_visible = |option| leaf(&matches).value_source(option) == Some(ValueSource::CommandLine);
+    let leaf = leaf(&matches);
+    // Not every subcommand has every option.
+    let is_visible = |option| {
+        leaf.try_contains_id(option).unwrap_or(false) && leaf.value_source(option) == Some(ValueSource::CommandLine)
+    };
     let visible = Visible {
         kms: is_visible("kms"),
         store: is_visible("store"),
         store_password: is_visible("store_password"),
         read_replica: is_visible("read_replica"),
+        from: is_visible("from"),
+        to: is_visible("to"),
     };
     Ok(Parsed { options: Options::from_arg_matches(&matches)?, visible })
 }
@@ -182,6 +188,8 @@ pub(super) struct Visible {
     pub(super) store: bool,
     pub(super) store_password: bool,
     pub(super) read_replica: bool,
+    pub(super) from: bool,
+    pub(super) to: bool,
 }
 
 /// Returns the matches of the innermost subcommand: it knows the source of the options that all share.
