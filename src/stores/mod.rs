@@ -3,6 +3,10 @@
 //! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
 //! revoke and shred by [`KeyAdmin`].
 
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+mod address;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod memory;
 mod place;
 #[cfg(feature = "postgres")]
@@ -29,12 +33,16 @@ use async_trait::async_trait;
 pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+pub use address::AddressError;
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbMetastore, DynamoDbOptions, RegionSuffix};
 pub use memory::InMemoryMetastore;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresMetastore, PostgresOptions};
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-pub use sql_server::{AddressError, PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
+pub use sql_server::{PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{BUSY_TIMEOUT, SqliteMetastore, SqliteOptions};
 

@@ -7,6 +7,11 @@ mod corrupt;
 mod loading;
 mod memory;
 mod operating;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+#[path = "../servers/mod.rs"]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stage;

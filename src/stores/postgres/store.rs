@@ -21,6 +21,8 @@ use crate::stores::{KeyRow, Metastore, Severity, StoreOutcome};
 // second.
 pub(super) const SELECT: &str = "SELECT id::text, created, key_record::text FROM encryption_key ";
 pub(super) const ID: &str = "WHERE id = $1::text AND id::text COLLATE \"C\" = $1::text ";
+// What the column's collation calls equal.
+const SAME: &str = "WHERE id = $1::text ";
 const EXACT: &str = "AND created = $2";
 const LATEST: &str = "ORDER BY created DESC LIMIT 1";
 const INSERT: &str =
@@ -126,22 +128,28 @@ impl PostgresMetastore {
     async fn insert(&self, lease: &Lease<'_>, key: &KeyMeta, record: &EnvelopeKeyRecord) -> Result<Inserted, Error> {
         let text = record.to_json();
         let place = [Param::Text(key.id.as_str()), Param::Created(key.created)];
-        let inserted = lease.execute(INSERT, &self.columns, &[place[0], place[1], Param::Record(&text)]).await? == 1;
-        if inserted && is_buried(record) {
-            return Ok(Inserted::Stored);
-        }
-        if self.is_shredded(lease, &key.id).await? {
-            if inserted {
-                // Without the right to delete it stays, and harms nobody: no record is encrypted under it.
-                let _ = lease.execute(&format!("{WITHDRAW}{ID}{EXACT}"), &self.columns, &place).await;
+        loop {
+            let inserted =
+                lease.execute(INSERT, &self.columns, &[place[0], place[1], Param::Record(&text)]).await? == 1;
+            if inserted && is_buried(record) {
+                return Ok(Inserted::Stored);
             }
-            return Ok(Inserted::Duplicate);
+            if self.is_shredded(lease, &key.id).await? {
+                if inserted {
+                    // Without the right to delete it stays, and harms nobody: no record is encrypted under it.
+                    let _ = lease.execute(&format!("{WITHDRAW}{ID}{EXACT}"), &self.columns, &place).await;
+                }
+                return Ok(Inserted::Duplicate);
+            }
+            if inserted {
+                return Ok(Inserted::Stored);
+            }
+            let rows = lease.query(&format!("{SELECT}{SAME}{EXACT}"), &self.columns, &place).await?;
+            if let Some((id, _)) = rows.first().map(read).transpose()? {
+                return Ok(if id == key.id.as_str() { Inserted::Duplicate } else { Inserted::Collision });
+            }
+            // What was in the way is gone: it was shredded, or somebody deleted it.
         }
-        if inserted {
-            return Ok(Inserted::Stored);
-        }
-        let existing = lease.query(&format!("{SELECT}{ID}{EXACT}"), &self.columns, &place).await?;
-        Ok(if existing.is_empty() { Inserted::Collision } else { Inserted::Duplicate })
     }
 }
 
