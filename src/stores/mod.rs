@@ -44,6 +44,8 @@ mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite_admin;
 #[cfg(feature = "sqlite")]
+mod sqlite_schema;
+#[cfg(feature = "sqlite")]
 mod sqlite_table;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod utc;
