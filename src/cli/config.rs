@@ -69,11 +69,8 @@ impl Config {
         }
         let password = settings.store_password.take();
         let mut config = Self::settle(settings);
-        if let Some(password) = password
-            && !config.store.set_password(password)
-        {
-            let hint = "name a store that has one with --store, or take the password away";
-            return Err(Failure::Usage { fault: "a password is given for a store that has none", hint });
+        if let Some(password) = password {
+            give_password(&mut config.store, password)?;
         }
         Ok(config)
     }
@@ -145,7 +142,23 @@ fn level(verbose: u8) -> Option<Level> {
     }
 }
 
-fn read_password(path: &Path) -> Result<SecretString, Failure> {
+/// Gives a store its password.
+///
+/// # Errors
+/// [`Failure::Usage`] when it has none.
+pub(super) fn give_password(store: &mut StoreAddress, password: SecretString) -> Result<(), Failure> {
+    if store.set_password(password) {
+        return Ok(());
+    }
+    let hint = "name a store that has one, or take the password away";
+    Err(Failure::Usage { fault: "a password is given for a store that has none", hint })
+}
+
+/// Reads a file that holds a password.
+///
+/// # Errors
+/// [`Failure::Open`].
+pub(super) fn read_password(path: &Path) -> Result<SecretString, Failure> {
     let text = std::fs::read_to_string(path).map_err(|source| Failure::Open { path: path.to_owned(), source })?;
     let text = zeroize::Zeroizing::new(text);
     Ok(SecretString::from(text.strip_suffix('\n').map_or(&**text, |line| line.strip_suffix('\r').unwrap_or(line))))

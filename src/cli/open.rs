@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
-use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SqliteMetastore};
+use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SchemaAdmin, SqliteMetastore};
 use keyward::{CryptoPolicy, Session, SessionFactory};
+use tokio::runtime::Runtime;
 
 use super::config::Config;
 use super::ending::Ending;
@@ -102,7 +103,47 @@ pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmi
     Ok(Store::open(address).await?.admin)
 }
 
-/// One store, as those see it who encrypt and those who look after its keys.
+/// Opens the store to look at and to change its table, making nothing before it is changed.
+///
+/// # Errors
+/// [`Failure::Store`], and [`Failure::Usage`] when the store has no table.
+pub(super) async fn open_schema(address: &StoreAddress) -> Result<Arc<dyn SchemaAdmin>, Failure> {
+    let opened = match address {
+        StoreAddress::Memory => return Err(NO_SCHEMA),
+        StoreAddress::Sqlite(path) => SqliteMetastore::connect_for_schema(path).await.map(schema_of),
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(options) => {
+            keyward::stores::PostgresMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
+    };
+    opened.map_err(Failure::Store)
+}
+
+const NO_SCHEMA: Failure = Failure::Usage {
+    fault: "a store in memory has no schema",
+    hint: "name another with --store: sqlite:PATH, or one on a server",
+};
+
+fn schema_of(store: impl SchemaAdmin) -> Arc<dyn SchemaAdmin> {
+    Arc::new(store)
+}
+
+/// Tells whether an embedded store has its table, making none; stores on servers say so themselves when they are opened.
+///
+/// # Errors
+/// [`Failure::Store`], [`Failure::Inspect`].
+pub(super) async fn has_table(address: &StoreAddress) -> Result<bool, Failure> {
+    match address {
+        StoreAddress::Sqlite(_) => {
+            let report = open_schema(address).await?.inspect().await.map_err(Failure::Inspect)?;
+            Ok(report.exists)
+        }
+        _ => Ok(true),
+    }
+}
+
+/// One store, as those see it who encrypt and those who look after its keys; cloning shares it.
+#[derive(Clone)]
 pub(super) struct Store {
     pub(super) keys: Arc<dyn Metastore>,
     pub(super) admin: Arc<dyn KeyAdmin>,
@@ -121,6 +162,14 @@ impl Store {
             StoreAddress::Postgres(options) => {
                 keyward::stores::PostgresMetastore::connect((**options).clone()).await.map(Self::of)
             }
+            #[cfg(feature = "mysql")]
+            StoreAddress::Mysql(options) => {
+                keyward::stores::MysqlMetastore::connect((**options).clone()).await.map(Self::of)
+            }
+            #[cfg(feature = "dynamodb")]
+            StoreAddress::DynamoDb(options) => {
+                keyward::stores::DynamoDbMetastore::connect((**options).clone()).await.map(Self::of)
+            }
         };
         opened.map_err(Failure::Store)
     }
@@ -136,7 +185,15 @@ impl Store {
 /// # Errors
 /// [`Failure::Runtime`], and those of the work.
 pub(super) fn block_on<R>(work: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?.block_on(work)
+    runtime()?.block_on(work)
+}
+
+/// Makes the runtime of work that is not done in one go.
+///
+/// # Errors
+/// [`Failure::Runtime`].
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
 }
 
 fn is_missing(path: &Path) -> bool {

@@ -8,10 +8,11 @@ use keyward::memory::{harden, init, report};
 use super::config::Config;
 use super::ending::Ending;
 use super::error::{Exit, Failure};
+use super::keys::Keys;
 use super::kms_address::KmsAddress;
 use super::options::{Command, Parsed, Visible, parse};
 use super::store_address::StoreAddress;
-use super::{completions, decrypt, demo, doctor, encrypt, keys};
+use super::{completions, decrypt, demo, doctor, encrypt, keys, migrate};
 
 /// Runs the command of this process.
 pub(crate) fn run() -> ExitCode {
@@ -60,7 +61,7 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
     }
     let config = Config::load(options.common)?;
     log_to_stderr(&config);
-    warn_of_secrets(&config, &visible);
+    warn_of_secrets(&config, &options.command, &visible);
     match &options.command {
         Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, &visible, ending)),
         Command::Encrypt(options) => protect(&config).and_then(|()| encrypt::run(&config, options, ending)),
@@ -71,13 +72,14 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
             }
             keys::run(&config, options, ending)
         }
+        Command::Migrate(options) => migrate::run(&config, options),
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
     }
 }
 
 /// Tells whoever gave a secret on the command line how else to give it.
-fn warn_of_secrets(config: &Config, visible: &Visible) {
+fn warn_of_secrets(config: &Config, command: &Command, visible: &Visible) {
     if visible.kms && matches!(config.kms, KmsAddress::Static(_)) {
         warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
     }
@@ -87,6 +89,14 @@ fn warn_of_secrets(config: &Config, visible: &Visible) {
         warn(
             "other users of this machine can see a password on the command line; KEYWARD_STORE, KEYWARD_STORE_PASSWORD, \
              --store-password-file or --config hide it",
+        );
+    }
+    if let Command::Keys(Keys::Copy(copy)) = command
+        && (visible.from && copy.from.has_password() || visible.to && copy.to.has_password())
+    {
+        warn(
+            "other users of this machine can see a password on the command line; KEYWARD_FROM, KEYWARD_TO, \
+             --from-password-file and --to-password-file hide it",
         );
     }
 }

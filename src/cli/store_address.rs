@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 #[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
 use keyward::stores::AddressError;
-#[cfg(any())]
+#[cfg(feature = "dynamodb")]
 use keyward::stores::DynamoDbOptions;
-#[cfg(any())]
+#[cfg(feature = "mysql")]
 use keyward::stores::MysqlOptions;
 #[cfg(feature = "postgres")]
 use keyward::stores::PostgresOptions;
@@ -26,16 +26,17 @@ pub(super) enum StoreAddress {
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresOptions>),
     /// In MySQL or MariaDB.
-    #[cfg(any())]
+    #[cfg(feature = "mysql")]
     Mysql(Box<MysqlOptions>),
     /// In DynamoDB.
-    #[cfg(any())]
+    #[cfg(feature = "dynamodb")]
     DynamoDb(Box<DynamoDbOptions>),
 }
 
 /// Why a text names no store. Never repeats what may be a password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoreAddressError {
+    #[cfg(not(all(feature = "dynamodb", feature = "mysql", feature = "postgres")))]
     #[error("the store {0:?} is not in this build; build it with --features full")]
     NotBuilt(&'static str),
     #[error(
@@ -77,22 +78,22 @@ fn postgres(_: &str) -> Result<StoreAddress, StoreAddressError> {
     Err(StoreAddressError::NotBuilt("postgres"))
 }
 
-#[cfg(any())]
+#[cfg(feature = "mysql")]
 fn mysql(text: &str) -> Result<StoreAddress, StoreAddressError> {
     Ok(StoreAddress::Mysql(Box::new(text.parse()?)))
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "mysql"))]
 fn mysql(_: &str) -> Result<StoreAddress, StoreAddressError> {
     Err(StoreAddressError::NotBuilt("mysql"))
 }
 
-#[cfg(any())]
+#[cfg(feature = "dynamodb")]
 fn dynamodb(text: &str) -> Result<StoreAddress, StoreAddressError> {
     Ok(StoreAddress::DynamoDb(Box::new(text.parse()?)))
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "dynamodb"))]
 fn dynamodb(_: &str) -> Result<StoreAddress, StoreAddressError> {
     Err(StoreAddressError::NotBuilt("dynamodb"))
 }
@@ -103,7 +104,7 @@ impl StoreAddress {
         match self {
             #[cfg(feature = "postgres")]
             Self::Postgres(options) => Some(&mut options.server.password),
-            #[cfg(any())]
+            #[cfg(feature = "mysql")]
             Self::Mysql(options) => Some(&mut options.server.password),
             _ => None,
         }
@@ -130,9 +131,9 @@ impl fmt::Display for StoreAddress {
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(options) => options.fmt(f),
-            #[cfg(any())]
+            #[cfg(feature = "mysql")]
             Self::Mysql(options) => options.fmt(f),
-            #[cfg(any())]
+            #[cfg(feature = "dynamodb")]
             Self::DynamoDb(options) => options.fmt(f),
         }
     }

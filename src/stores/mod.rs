@@ -5,9 +5,31 @@
 
 #[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
 mod address;
+#[cfg(feature = "mysql")]
+mod driver_thread;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "mysql")]
+mod mysql_admin;
+#[cfg(feature = "mysql")]
+mod mysql_facts;
+#[cfg(feature = "mysql")]
+mod mysql_failure;
+#[cfg(feature = "mysql")]
+mod mysql_options;
+#[cfg(feature = "mysql")]
+mod mysql_pool;
+#[cfg(feature = "mysql")]
+mod mysql_report;
+#[cfg(feature = "mysql")]
+mod mysql_schema;
+#[cfg(feature = "mysql")]
+mod mysql_table;
+#[cfg(feature = "mysql")]
+mod mysql_tls;
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -22,7 +44,11 @@ mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite_admin;
 #[cfg(feature = "sqlite")]
+mod sqlite_schema;
+#[cfg(feature = "sqlite")]
 mod sqlite_table;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod utc;
 
 use std::sync::Arc;
 
@@ -36,6 +62,10 @@ pub use address::AddressError;
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{DynamoDbMetastore, DynamoDbOptions, RegionSuffix};
 pub use memory::InMemoryMetastore;
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlMetastore;
+#[cfg(feature = "mysql")]
+pub use mysql_options::MysqlOptions;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresMetastore, PostgresOptions};
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
@@ -100,8 +130,8 @@ pub enum StoreOutcome {
 pub trait KeyAdmin: Send + Sync + 'static {
     /// Returns up to `limit` rows, from the first one after `after`, which is the last row of the page before.
     ///
-    /// A store has one order that it keeps to: SQL databases that of ids, byte by byte, and creation times; DynamoDB one of
-    /// its own. Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
+    /// A store has one order that it keeps to: that of ids, byte by byte, and creation times where it can; a SQL database
+    /// that compares ids in another way has the order of its primary key, DynamoDB one of its own. Rows of a shared table that are no keys are included: their ids have no [`kind`](KeyId::kind).
     ///
     /// # Errors
     /// [`StoreError`]; a row that is no key record is returned as such, it does not end the listing.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Keeper, TestResult, find, free_port, lacks, wait_until};
+use super::{Keeper, TestResult, again_where_the_port_is_taken, find, free_port, lacks, wait_until};
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,10 @@ impl DynamoDb {
 
     /// Starts a server.
     pub(crate) fn start(kind: Kind) -> TestResult<Option<Self>> {
+        again_where_the_port_is_taken(|| Self::start_once(kind))
+    }
+
+    fn start_once(kind: Kind) -> TestResult<Option<Self>> {
         let (name, variable, program, remedy) = match kind {
             Kind::Moto => ("moto", "KEYWARD_TEST_PYTHON", "moto_server", "pip install 'moto[server]'"),
             Kind::Dynalite => ("dynalite", "KEYWARD_TEST_NODE", "dynalite", "npm install dynalite"),
@@ -49,23 +53,19 @@ impl DynamoDb {
         let folders: Vec<PathBuf> = std::env::var_os(variable).into_iter().map(PathBuf::from).collect();
         let program = find(program, &folders, remedy)?;
         let folder = Keeper::folder()?;
-        loop {
-            let port = free_port()?;
-            let mut command = Command::new(&program);
-            match kind {
-                Kind::Moto => command.args(["-H", "127.0.0.1", "-p", &port.to_string()]),
-                Kind::Dynalite => {
-                    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--createTableMs", "0"])
-                }
-            };
-            let keeper = Keeper::start(&folder, "KILL", &command)?;
-            let server = Self { keeper, port, tables: AtomicUsize::new(0) };
-            match wait_until("the start of DynamoDB", || server.answers()) {
-                Ok(()) => return Ok(Some(server)),
-                Err(_) if server.keeper.log().to_ascii_lowercase().contains("in use") => {}
-                Err(error) => return Err(format!("{error}: {}", server.keeper.log()).into()),
+        let port = free_port()?;
+        let mut command = Command::new(&program);
+        match kind {
+            Kind::Moto => command.args(["-H", "127.0.0.1", "-p", &port.to_string()]),
+            Kind::Dynalite => {
+                command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--createTableMs", "0"])
             }
-        }
+        };
+        let keeper = Keeper::start(&folder, "KILL", &command)?;
+        let server = Self { keeper, port, tables: AtomicUsize::new(0) };
+        wait_until("the start of DynamoDB", || server.answers())
+            .map_err(|error| format!("{error}: {}", server.keeper.log()))?;
+        Ok(Some(server))
     }
 
     fn answers(&self) -> TestResult<bool> {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Keeper, TestResult, find, free_port, is_root, lacks, run, wait_until};
+use super::{Keeper, TestResult, again_where_the_port_is_taken, find, free_port, is_root, lacks, run, wait_until};
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -32,6 +32,10 @@ pub(crate) struct MariaDb {
 impl MariaDb {
     /// Starts a server.
     pub(crate) fn start(setup: &MariaDbSetup) -> TestResult<Option<Self>> {
+        again_where_the_port_is_taken(|| Self::start_once(setup))
+    }
+
+    fn start_once(setup: &MariaDbSetup) -> TestResult<Option<Self>> {
         if lacks("mariadb") {
             return Ok(None);
         }
@@ -46,29 +50,17 @@ impl MariaDb {
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &data])
             .args(user))?;
         let server = find("mariadbd", &["/usr/sbin".into()], "apt install mariadb-server")?;
-        loop {
-            let port = free_port()?;
-            let mut command = Command::new(&server);
-            command.args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
-            command.arg(format!("--socket={}", folder.join("socket").display())).arg(format!("--port={port}"));
-            command
-                .arg(format!("--default-time-zone={}", setup.time_zone))
-                .arg(format!("--sql-mode={}", setup.sql_mode));
-            // Durability is not what these servers are for; they need not be slow.
-            command.args([
-                "--innodb-flush-log-at-trx-commit=0",
-                "--innodb-buffer-pool-size=32M",
-                "--max-connections=400",
-            ]);
-            command.args(user).args(&setup.arguments);
-            let server =
-                Self { keeper: Keeper::start(&folder, "KILL", &command)?, port, databases: AtomicUsize::new(0) };
-            match server.wait() {
-                Ok(()) => return Ok(Some(server)),
-                Err(_) if server.keeper.log().contains("Address already in use") => {}
-                Err(error) => return Err(format!("{error}: {}", server.keeper.log()).into()),
-            }
-        }
+        let port = free_port()?;
+        let mut command = Command::new(&server);
+        command.args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
+        command.arg(format!("--socket={}", folder.join("socket").display())).arg(format!("--port={port}"));
+        command.arg(format!("--default-time-zone={}", setup.time_zone)).arg(format!("--sql-mode={}", setup.sql_mode));
+        // What was committed outlasts the process, not the machine.
+        command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M", "--max-connections=400"]);
+        command.args(user).args(&setup.arguments);
+        let server = Self { keeper: Keeper::start(&folder, "KILL", &command)?, port, databases: AtomicUsize::new(0) };
+        server.wait().map_err(|error| format!("{error}: {}", server.keeper.log()))?;
+        Ok(Some(server))
     }
 
     /// Starts it again after it was killed, on the same port and data.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Keeper, TestResult, find, free_port, is_root, lacks, run, wait_until};
+use super::{Keeper, TestResult, again_where_the_port_is_taken, find, free_port, is_root, lacks, run, wait_until};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +40,10 @@ impl Postgres {
 
     /// Starts a server.
     pub(crate) fn start(setup: &PostgresSetup) -> TestResult<Option<Self>> {
+        again_where_the_port_is_taken(|| Self::start_once(setup))
+    }
+
+    fn start_once(setup: &PostgresSetup) -> TestResult<Option<Self>> {
         if lacks("postgresql") {
             return Ok(None);
         }
@@ -72,20 +76,13 @@ impl Postgres {
         if let Some(owner) = owner {
             run(Command::new("chown").arg(owner).arg(data.join("extra.conf")))?;
         }
-        loop {
-            let port = free_port()?;
-            let mut command = program("postgres", owner)?;
-            command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-k"]);
-            command.arg(&folder);
-            let server =
-                Self { keeper: Keeper::start(&folder, "QUIT", &command)?, port, databases: AtomicUsize::new(0) };
-            match server.wait() {
-                Ok(()) => return Ok(Some(server)),
-                // Somebody else has taken the port.
-                Err(_) if server.keeper.log().contains("Address already in use") => {}
-                Err(error) => return Err(format!("{error}: {}", server.keeper.log()).into()),
-            }
-        }
+        let port = free_port()?;
+        let mut command = program("postgres", owner)?;
+        command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-k"]);
+        command.arg(&folder);
+        let server = Self { keeper: Keeper::start(&folder, "QUIT", &command)?, port, databases: AtomicUsize::new(0) };
+        server.wait().map_err(|error| format!("{error}: {}", server.keeper.log()))?;
+        Ok(Some(server))
     }
 
     /// Starts it again after it was killed, on the same port and data.

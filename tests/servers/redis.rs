@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Keeper, TestResult, find, free_port, lacks, wait_until};
+use super::{Keeper, TestResult, again_where_the_port_is_taken, find, free_port, lacks, wait_until};
 
 /// A server that keeps an append-only file.
 pub(crate) struct Redis {
@@ -16,23 +16,23 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts a server.
     pub(crate) fn start() -> TestResult<Option<Self>> {
+        again_where_the_port_is_taken(|| Self::start_once())
+    }
+
+    fn start_once() -> TestResult<Option<Self>> {
         if lacks("redis") {
             return Ok(None);
         }
         let program = find("redis-server", &[], "apt install redis-server")?;
         let folder = Keeper::folder()?;
-        loop {
-            let port = free_port()?;
-            let mut command = Command::new(&program);
-            command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--appendonly", "yes", "--appendfsync"]);
-            command.args(["always", "--dir"]).arg(&folder);
-            let server = Self { keeper: Keeper::start(&folder, "KILL", &command)?, port };
-            match wait_until("the start of Redis", || server.answers()) {
-                Ok(()) => return Ok(Some(server)),
-                Err(_) if server.keeper.log().contains("in use") => {}
-                Err(error) => return Err(format!("{error}: {}", server.keeper.log()).into()),
-            }
-        }
+        let port = free_port()?;
+        let mut command = Command::new(&program);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--appendonly", "yes", "--appendfsync"]);
+        command.args(["always", "--dir"]).arg(&folder);
+        let server = Self { keeper: Keeper::start(&folder, "KILL", &command)?, port };
+        wait_until("the start of Redis", || server.answers())
+            .map_err(|error| format!("{error}: {}", server.keeper.log()))?;
+        Ok(Some(server))
     }
 
     fn answers(&self) -> TestResult<bool> {

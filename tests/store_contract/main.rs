@@ -11,6 +11,11 @@ mod dynamodb;
 mod dynamodb_support;
 mod loading;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "mysql")]
+#[path = "../mysql_support/mod.rs"]
+mod mysql_support;
 mod operating;
 #[cfg(feature = "postgres")]
 mod postgres;

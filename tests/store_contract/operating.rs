@@ -12,7 +12,8 @@ pub(crate) async fn a_listing_pages_through_everything_once(stage: Stage) -> Tes
     let mut keys: Vec<KeyMeta> = stage
         .ids(["B", "a", "a ", "é", "_IK_p_s_q", "drift guard"])
         .iter()
-        .flat_map(|id| [1, 60, 1_700_000_000].map(|created| key(id, created)))
+        .enumerate()
+        .flat_map(|(number, id)| [1, 60, 1_700_000_000].map(|created| key(id, created + stage.apart(number))))
         .collect();
     for key in keys.iter().rev() {
         stage.put(key.id.as_str(), &record(key.created, b"k")).await?;
@@ -40,8 +41,8 @@ pub(crate) async fn a_listing_pages_through_everything_once(stage: Stage) -> Tes
 pub(crate) async fn the_versions_of_a_key_are_listed_in_order(stage: Stage) -> TestResult {
     for created in [300, 100, 200] {
         stage.put("alice", &record(created, b"k")).await?;
-        stage.put("Alice", &record(created, b"k")).await?;
-        stage.put("alice ", &record(created, b"k")).await?;
+        stage.put("Alice", &record(created + stage.apart(1), b"k")).await?;
+        stage.put("alice ", &record(created + stage.apart(2), b"k")).await?;
     }
     let versions = stage.store.versions(&KeyId::new("alice")).await?;
     let records: Vec<_> = versions.into_iter().map(|row| Ok((row.key, row.record?))).collect::<TestResult<_>>()?;
@@ -66,14 +67,15 @@ pub(crate) async fn a_revocation_says_what_became_of_it(stage: Stage) -> TestRes
     for created in [4, 5, 6] {
         stage.put("alice", &record(created, b"k")).await?;
     }
-    stage.put("Alice", &record(5, b"k")).await?;
+    let other = 5 + stage.apart(2);
+    stage.put("Alice", &record(other, b"k")).await?;
     assert_eq!(stage.store.revoke(&key("alice", 5)).await?, Revocation::Revoked);
     assert_eq!(stage.store.revoke(&key("alice", 5)).await?, Revocation::AlreadyRevoked);
     for absent in [key("alice", 7), key("bob", 5), key("alice ", 5), key("alice", i64::MAX), key("alice", i64::MIN)] {
         assert_eq!(stage.store.revoke(&absent).await?, Revocation::NotFound, "{absent}");
     }
     assert_eq!(stage.load("alice", 5).await?, Some(EnvelopeKeyRecord { revoked: true, ..record(5, b"k") }));
-    for (id, created) in [("alice", 4), ("alice", 6), ("Alice", 5)] {
+    for (id, created) in [("alice", 4), ("alice", 6), ("Alice", other)] {
         assert_eq!(stage.load(id, created).await?, Some(record(created, b"k")), "{id} {created}");
     }
     Ok(())
@@ -127,14 +129,17 @@ pub(crate) async fn shredding_again_removes_what_others_added_meanwhile(stage: S
 pub(crate) async fn shredding_compares_ids_byte_by_byte(stage: Stage) -> TestResult {
     let others = stage.ids(["Alice", "alice ", "alice_", "%", "_____", "e\u{301}"]);
     let shredded = stage.ids(["alice", "\u{e9}"]);
-    for id in others.iter().chain(&shredded) {
-        stage.put(id, &record(5, id.as_bytes())).await?;
+    let all: Vec<(&str, i64)> =
+        others.iter().chain(&shredded).enumerate().map(|(n, id)| (*id, 5 + stage.apart(n))).collect();
+    for (id, created) in &all {
+        stage.put(id, &record(*created, id.as_bytes())).await?;
     }
-    for id in shredded {
-        assert_eq!(stage.store.shred(&KeyId::new(id), &tombstone()).await?, [key(id, 5)]);
+    let (others, shredded) = all.split_at(others.len());
+    for (id, created) in shredded {
+        assert_eq!(stage.store.shred(&KeyId::new(id), &tombstone()).await?, [key(id, *created)]);
     }
-    for id in others {
-        assert_eq!(stage.rows_of(id).await?, [record(5, id.as_bytes())], "{id:?}");
+    for (id, created) in others {
+        assert_eq!(stage.rows_of(id).await?, [record(*created, id.as_bytes())], "{id:?}");
     }
     Ok(())
 }

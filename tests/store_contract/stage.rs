@@ -34,6 +34,8 @@ pub(crate) struct Stage {
     pub(crate) is_ordered: bool,
     /// Whether ids may hold any text; else ASCII.
     pub(crate) is_unicode: bool,
+    /// Whether rows of ids that look alike, as `alice` and `Alice`, may share a creation time.
+    pub(crate) is_exact: bool,
 }
 
 impl Stage {
@@ -41,7 +43,7 @@ impl Stage {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         // From 0001-01-01 00:00:00 to 9999-12-31 23:59:59.
         let times = (-62_135_596_800, 253_402_300_799);
-        Self { store, behind: None, times, is_ordered: true, is_unicode: true }
+        Self { store, behind: None, times, is_ordered: true, is_unicode: true, is_exact: true }
     }
 
     pub(crate) async fn load(&self, id: &str, created: i64) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
@@ -71,6 +73,11 @@ impl Stage {
     /// Of these ids, those that the store can hold.
     pub(crate) fn ids<const N: usize>(&self, ids: [&'static str; N]) -> Vec<&'static str> {
         ids.into_iter().filter(|id| self.is_unicode || id.is_ascii()).collect()
+    }
+
+    /// Returns what to add to the creation time of the `number`th of ids that look alike.
+    pub(crate) fn apart(&self, number: usize) -> i64 {
+        if self.is_exact { 0 } else { number.try_into().expect("a few ids") }
     }
 
     /// Writes a row as a program does that knows no tombstones; `false` where only the store itself can write.

@@ -1,5 +1,6 @@
 //! What can be set, and the address that says it.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -75,6 +76,18 @@ impl Default for DynamoDbOptions {
 }
 
 const KNOWN: &str = "region, endpoint, suffix, profile, global_table, connect_timeout, request_timeout";
+
+/// The address, as far as it tells stores apart.
+impl fmt::Display for DynamoDbOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dynamodb:{}", self.table)?;
+        let parts = [("region", &self.region), ("endpoint", &self.endpoint)];
+        for (at, (name, value)) in parts.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).enumerate() {
+            write!(f, "{}{name}={value}", if at == 0 { '?' } else { '&' })?;
+        }
+        Ok(())
+    }
+}
 
 impl std::str::FromStr for DynamoDbOptions {
     type Err = AddressError;

@@ -8,13 +8,11 @@ use std::error::Error;
 use postgres_types::private::BytesMut;
 use postgres_types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
+pub(super) use crate::stores::utc::{FIRST, LAST};
+
 /// 2000-01-01 in Unix seconds.
 const EPOCH: i64 = 946_684_800;
 const MICROS: i64 = 1_000_000;
-
-/// The years 1 to 9999, those that every implementation can write.
-pub(super) const FIRST: i64 = -62_135_596_800;
-pub(super) const LAST: i64 = 253_402_300_799;
 
 /// A parameter of a statement.
 #[derive(Debug, Clone, Copy)]
