@@ -115,6 +115,14 @@ pub(super) async fn open_schema(address: &StoreAddress) -> Result<Arc<dyn Schema
         StoreAddress::Postgres(options) => {
             keyward::stores::PostgresMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
         }
+        #[cfg(feature = "mysql")]
+        StoreAddress::Mysql(options) => {
+            keyward::stores::MysqlMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
+        #[cfg(feature = "dynamodb")]
+        StoreAddress::DynamoDb(options) => {
+            keyward::stores::DynamoDbMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
     };
     opened.map_err(Failure::Store)
 }

@@ -47,7 +47,7 @@ mod sqlite_admin;
 mod sqlite_schema;
 #[cfg(feature = "sqlite")]
 mod sqlite_table;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "mysql")]
 mod utc;
 
 use std::sync::Arc;

@@ -12,8 +12,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::place::{permanent, transient};
+pub(super) use super::rows::{FIRST, LAST};
 use super::rows::{corrupt, parse_row};
-pub(super) use super::utc::{FIRST, LAST};
 use super::{KeyRow, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};

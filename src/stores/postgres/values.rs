@@ -8,7 +8,7 @@ use std::error::Error;
 use postgres_types::private::BytesMut;
 use postgres_types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-pub(super) use crate::stores::utc::{FIRST, LAST};
+pub(super) use crate::stores::rows::{FIRST, LAST};
 
 /// 2000-01-01 in Unix seconds.
 const EPOCH: i64 = 946_684_800;
