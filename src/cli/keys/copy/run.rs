@@ -1,6 +1,6 @@
 //! Goes through the rows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,8 +139,13 @@ impl Job {
         let mut tombstones: Vec<(KeyId, EnvelopeKeyRecord)> =
             self.source.tombstones.iter().map(|(id, tombstone)| (id.clone(), tombstone.clone())).collect();
         tombstones.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut versions: HashMap<KeyId, usize> = HashMap::new();
+        for key in self.target.keys.iter().filter(|key| self.source.tombstones.contains_key(&key.id)) {
+            *versions.entry(key.id.clone()).or_default() += 1;
+        }
         for (id, tombstone) in tombstones {
-            self.bury(id, &tombstone)?;
+            let there = versions.get(&id).copied().unwrap_or_default();
+            self.bury(id, &tombstone, there)?;
         }
         let system_keys = std::mem::take(&mut self.source.system_keys);
         self.copy_system_keys(system_keys)?;
@@ -161,7 +166,8 @@ impl Job {
         for row in page {
             if let Some(tombstone) = tombstone(&row).cloned() {
                 if !self.source.tombstones.contains_key(&row.key.id) {
-                    self.bury(row.key.id.clone(), &tombstone)?;
+                    let there = self.target.keys.iter().filter(|there| there.id == row.key.id).count();
+                    self.bury(row.key.id.clone(), &tombstone, there)?;
                     self.source.tombstones.insert(row.key.id, tombstone);
                 }
                 continue;
@@ -250,8 +256,8 @@ impl Job {
         self.tally.count(key, outcome);
     }
 
-    /// Shreds an id that is shredded where it comes from.
-    fn bury(&mut self, id: KeyId, tombstone: &EnvelopeKeyRecord) -> Result<(), Failure> {
+    /// Shreds an id that is shredded where it comes from; so many versions of it are known to be there.
+    fn bury(&mut self, id: KeyId, tombstone: &EnvelopeKeyRecord, there: usize) -> Result<(), Failure> {
         if self.target.shredded.contains(&id) {
             self.tally.tombstones += 1;
             return Ok(());
@@ -263,7 +269,7 @@ impl Job {
                 let destroyed = self.steps.take(shred);
                 destroyed.map_err(|source| Failure::Copy { key: key.clone(), source })?.len()
             }
-            _ => self.target.keys.iter().filter(|there| there.id == key.id).count(),
+            _ => there,
         };
         self.target.shredded.insert(key.id.clone());
         self.tally.tombstones += 1;
