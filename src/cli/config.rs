@@ -26,6 +26,8 @@ pub(super) struct Config {
     pub(super) service: String,
     pub(super) product: String,
     pub(super) store: StoreAddress,
+    /// Whether the password of the store stands in its address.
+    pub(super) password_in_address: bool,
     pub(super) read_replica: Option<StoreAddress>,
     pub(super) kms: KmsAddress,
     pub(super) policy: CryptoPolicy,
@@ -117,6 +119,7 @@ impl Config {
         Self {
             service: given.service.unwrap_or_else(|| "keyward".to_owned()),
             product: given.product.unwrap_or_else(|| "default".to_owned()),
+            password_in_address: given.store.as_ref().is_some_and(StoreAddress::has_password),
             store: given.store.unwrap_or_else(|| StoreAddress::Sqlite("keyward.db".into())),
             read_replica: given.read_replica,
             kms: given.kms.unwrap_or_else(|| KmsAddress::Local("keyward.key".into())),

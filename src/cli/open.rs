@@ -71,9 +71,9 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
 ///
 /// A new master key is made for a new store alone: the keys of one that exists were wrapped under another.
 async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
-    if matches!(config.store, StoreAddress::Sqlite(_)) {
+    if require_store(&config.store).is_err() {
         // Before the file is made: without a master key it would be of no use.
-        let kms = open_kms(&config.kms, require_store(&config.store).is_err())?;
+        let kms = open_kms(&config.kms, true)?;
         return Ok((Store::open(&config.store).await?, kms));
     }
     let store = Store::open(&config.store).await?;

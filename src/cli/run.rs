@@ -83,9 +83,8 @@ fn warn_of_secrets(config: &Config, command: &Command, visible: &Visible) {
     if visible.kms && matches!(config.kms, KmsAddress::Static(_)) {
         warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
     }
-    let replica = config.read_replica.as_ref().filter(|_| visible.read_replica);
-    let stores = [Some(&config.store).filter(|_| visible.store), replica];
-    if visible.store_password || stores.into_iter().flatten().any(StoreAddress::has_password) {
+    let in_replica = visible.read_replica && config.read_replica.as_ref().is_some_and(StoreAddress::has_password);
+    if visible.store_password || visible.store && config.password_in_address || in_replica {
         warn(
             "other users of this machine can see a password on the command line; KEYWARD_STORE, KEYWARD_STORE_PASSWORD, \
              --store-password-file or --config hide it",
