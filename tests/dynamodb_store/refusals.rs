@@ -221,3 +221,20 @@ async fn empty_pages_do_not_end_an_answer() -> TestResult {
     assert_eq!(store.list(None, 9).await?.len(), 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_never_comes_to_an_end_is_given_up() -> TestResult {
+    let answers = Answers::with_table(|request| match request.operation.as_str() {
+        "GetItem" => Answer::ok(&json!({"Item": item(5, "aw==", false)})),
+        "Query" => Answer::ok(&json!({"Items": [item(5, "aw==", false)]})),
+        "UpdateItem" => Answer::error(400, "ConditionalCheckFailedException", "The conditional request failed"),
+        _ => Answer::ok(&json!({})),
+    })?;
+    let store = answers.store().await?;
+    let revoked = store.revoke(&key("alice", 5)).await.map(drop);
+    let shredded = store.shred(&KeyId::new("alice"), &EnvelopeKeyRecord::tombstone(None)).await.map(drop);
+    for given_up in [revoked, shredded] {
+        assert!(matches!(given_up, Err(StoreError::Transient { .. })), "{given_up:?}");
+    }
+    Ok(())
+}

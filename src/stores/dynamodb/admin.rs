@@ -6,16 +6,20 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::failures::{LISTING, REVOKING, SHREDDING, failure};
-use super::item::{Item, address, item, key_of, number, read, read_as_revoked, row, text};
+use super::item::{CREATED, ID, Item, address, item, key_of, number, read, read_as_revoked, row, text};
 use super::store::{ATTRIBUTES, DynamoDbMetastore, Table};
 use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::stores::place::transient;
 use crate::stores::rows::check_tombstone;
 use crate::stores::{KeyAdmin, KeyRow, Revocation};
 
 /// Items of one page; a page ends at 1 MiB anyway.
 const PAGE: usize = 1000;
+
+/// How often a change that others come between is begun anew.
+const ROUNDS: usize = 16;
 
 // Nothing but this field changes, so nobody's change is lost.
 const REVOKE: &str = "SET KeyRecord.Revoked = :true";
@@ -45,7 +49,7 @@ impl KeyAdmin for DynamoDbMetastore {
         while rows.len() < limit {
             let most = i32::try_from(PAGE.min(limit - rows.len())).unwrap_or(i32::MAX);
             let page = scan.clone().limit(most).set_exclusive_start_key(start.take()).send().await;
-            let page = page.map_err(|error| failure(LISTING, &table.place, error))?;
+            let page = page.map_err(|error| failure(LISTING, &table.place, &error))?;
             rows.extend(page.items.iter().flatten().filter_map(row));
             start = page.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
@@ -62,7 +66,7 @@ impl KeyAdmin for DynamoDbMetastore {
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         let table = &self.table;
-        loop {
+        for _ in 0..ROUNDS {
             let Some(before) = table.load(REVOKING, key).await? else { return Ok(Revocation::NotFound) };
             if read(key, &before).is_ok_and(|record| record.revoked) {
                 return Ok(Revocation::AlreadyRevoked);
@@ -83,16 +87,17 @@ impl KeyAdmin for DynamoDbMetastore {
                 {
                     // It was deleted, or replaced by what is no record, since it was read.
                 }
-                Err(error) => return Err(failure(REVOKING, &table.place, error)),
+                Err(error) => return Err(failure(REVOKING, &table.place, &error)),
             }
         }
+        Err(transient(REVOKING, &table.place, None, "the row changes all the time"))
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         check_tombstone(SHREDDING, tombstone)?;
         let mut destroyed = Vec::from_iter(self.table.bury(id, tombstone).await?);
         // Whoever writes a row looks for the tombstone afterwards, see `Table::look`.
-        loop {
+        for _ in 0..ROUNDS {
             let mut others = self.table.read(SHREDDING, self.table.versions(id)).await?;
             others.retain(|item| key_of(item).is_none_or(|key| key.created != TOMBSTONE_CREATED));
             if others.is_empty() {
@@ -104,6 +109,8 @@ impl KeyAdmin for DynamoDbMetastore {
                 destroyed.extend(self.table.delete(item).await?);
             }
         }
+        let advice = "end the programs that store keys of this id";
+        Err(transient(SHREDDING, &self.table.place, advice, "rows come back as they are deleted"))
     }
 }
 
@@ -126,17 +133,17 @@ impl Table {
             Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
                 Ok(None)
             }
-            Err(error) => Err(failure(SHREDDING, &self.place, error)),
+            Err(error) => Err(failure(SHREDDING, &self.place, &error)),
         }
     }
 
     /// Deletes an item; returns its key if it was there, and has one.
     async fn delete(&self, mut item: Item) -> Result<Option<KeyMeta>, StoreError> {
         let key = key_of(&item);
-        item.retain(|name, _| name == super::item::ID || name == super::item::CREATED);
+        item.retain(|name, _| name == ID || name == CREATED);
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(item));
         let answer = request.return_values(ReturnValue::AllOld).send().await;
-        let answer = answer.map_err(|error| failure(SHREDDING, &self.place, error))?;
+        let answer = answer.map_err(|error| failure(SHREDDING, &self.place, &error))?;
         Ok(key.filter(|_| answer.attributes.is_some_and(|item| !item.is_empty())))
     }
 }

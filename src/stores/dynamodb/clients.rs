@@ -14,7 +14,7 @@ const KEPT: usize = 8;
 /// `block_on` for instance, it answers nobody, so connections are not shared between runtimes.
 pub(super) enum Clients {
     Ours {
-        config: Config,
+        config: Box<Config>,
         by_runtime: Mutex<Vec<(Id, Client)>>,
     },
     /// The application's, with connections of its own.
@@ -23,7 +23,7 @@ pub(super) enum Clients {
 
 impl Clients {
     pub(super) fn new(config: Config) -> Self {
-        Self::Ours { config, by_runtime: Mutex::default() }
+        Self::Ours { config: Box::new(config), by_runtime: Mutex::default() }
     }
 
     /// Returns the client of the runtime that this is called on; outside of any the SDK can send nothing.
@@ -33,14 +33,14 @@ impl Clients {
             Self::Given(client) => return client.clone(),
         };
         let Ok(runtime) = Handle::try_current().map(|handle| handle.id()) else {
-            return Client::from_conf(config.clone());
+            return Client::from_conf(Config::clone(config));
         };
         // A poisoned lock is taken all the same: the list is whole whoever panicked.
         let mut known = by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = known.iter().find(|(id, _)| *id == runtime) {
             return client.clone();
         }
-        let client = Client::from_conf(config.clone());
+        let client = Client::from_conf(Config::clone(config));
         if known.len() == KEPT {
             known.remove(0);
         }

@@ -47,12 +47,12 @@ pub(super) fn is_hidden<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
 }
 
 /// Sorts an error into transient and permanent, and says what helps.
-pub(super) fn failure<E>(operation: &'static str, place: &str, error: SdkError<E, HttpResponse>) -> StoreError
+pub(super) fn failure<E>(operation: &'static str, place: &str, error: &SdkError<E, HttpResponse>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     let sort = |is_transient| if is_transient { transient } else { permanent };
-    match &error {
+    match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let Some(code) = service.err().code().filter(|code| is_code(code)) else {
@@ -71,16 +71,16 @@ where
             let (is_transient, advice) = advice_on_status(status);
             sort(is_transient)(operation, place, advice, format!("no answer of DynamoDB, HTTP status {status}"))
         }
-        SdkError::TimeoutError(_) => transient(operation, place, UNREACHED, chain(&error)),
+        SdkError::TimeoutError(_) => transient(operation, place, UNREACHED, chain(error)),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            transient(operation, place, UNREACHED, chain(&error))
+            transient(operation, place, UNREACHED, chain(error))
         }
         SdkError::DispatchFailure(_) => {
-            let (is_transient, advice) = advice_on_cause(&error);
-            sort(is_transient)(operation, place, advice, chain(&error))
+            let (is_transient, advice) = advice_on_cause(error);
+            sort(is_transient)(operation, place, advice, chain(error))
         }
         // No request could be made.
-        _ => permanent(operation, place, "check region, endpoint and profile", chain(&error)),
+        _ => permanent(operation, place, "check region, endpoint and profile", chain(error)),
     }
 }
 

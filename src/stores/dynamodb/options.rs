@@ -138,7 +138,7 @@ impl std::str::FromStr for DynamoDbOptions {
 
 impl DynamoDbOptions {
     /// Returns what ids of new keys end in, where requests are signed for `region`.
-    pub(super) fn suffix(&self, region: &str) -> Option<String> {
+    pub(super) fn suffix_in(&self, region: &str) -> Option<String> {
         self.suffix.as_ref().map(|suffix| match suffix {
             RegionSuffix::OfRegion => region.to_owned(),
             RegionSuffix::Named(suffix) => suffix.clone(),
@@ -210,7 +210,7 @@ mod tests {
     fn the_suffix_is_that_of_the_region_or_what_is_named() {
         for (text, expected) in [("", None), ("suffix=true", Some("us-west-2")), ("suffix=blue", Some("blue"))] {
             let options: DynamoDbOptions = format!("dynamodb:Keys?{text}").parse().unwrap();
-            assert_eq!(options.suffix("us-west-2").as_deref(), expected, "{text}");
+            assert_eq!(options.suffix_in("us-west-2").as_deref(), expected, "{text}");
         }
     }
 

@@ -124,7 +124,7 @@ impl Table {
             Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {
                 Ok(false)
             }
-            Err(error) => Err(failure(MIGRATING, &self.place, error)),
+            Err(error) => Err(failure(MIGRATING, &self.place, &error)),
         }
     }
 
@@ -165,7 +165,7 @@ impl Table {
             {
                 return Ok(format!("could not turn point-in-time recovery on; do it with: {}", self.recovery()));
             } else {
-                return Err(failure(MIGRATING, &self.place, error));
+                return Err(failure(MIGRATING, &self.place, &error));
             }
         }
     }
@@ -180,7 +180,7 @@ impl Table {
             Err(error) if error.code() == Some("ValidationException") => {
                 Ok(format!("could not protect the table {name} against deletion: the service cannot"))
             }
-            Err(error) => Err(failure(MIGRATING, &self.place, error)),
+            Err(error) => Err(failure(MIGRATING, &self.place, &error)),
         }
     }
 }

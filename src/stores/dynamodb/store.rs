@@ -156,7 +156,7 @@ impl DynamoDbMetastore {
                 None => refused(NO_REGION, "no region is known"),
             };
         };
-        let suffix = options.suffix(&region);
+        let suffix = options.suffix_in(&region);
         if suffix.as_ref().is_some_and(String::is_empty) {
             return refused("name a suffix, or none", "the region suffix is empty");
         }
@@ -180,12 +180,16 @@ impl DynamoDbMetastore {
                 broken.map_or(Ok(()), |broken| Err(refused(Some(advice), broken.about)))
             }
             Sight::Hidden(reason) => {
-                let place = table.place.as_str();
-                tracing::warn!(
-                    place,
-                    reason,
-                    "the table may have replicas: without the right dynamodb:DescribeTable nobody knows"
-                );
+                if table.suffix.is_none() && !table.options.allow_global_table_without_suffix {
+                    let place = table.place.as_str();
+                    let advice = "allow dynamodb:DescribeTable, or name a region suffix";
+                    tracing::warn!(
+                        place,
+                        reason,
+                        advice,
+                        "the table may have replicas, and keys have no region suffix"
+                    );
+                }
                 // Whether it is there shows all the same; the key is none.
                 let probe = KeyMeta { id: KeyId::new("keyward"), created: 0 };
                 table.load(CONNECTING, &probe).await.map(|_| ())
@@ -207,7 +211,7 @@ impl Table {
     pub(super) async fn load(&self, operation: &'static str, key: &KeyMeta) -> Result<Option<Item>, StoreError> {
         let request = self.client().get_item().table_name(self.name()).set_key(Some(address(key)));
         let answer = request.projection_expression(ATTRIBUTES).consistent_read(true).send().await;
-        answer.map(|found| found.item).map_err(|error| failure(operation, &self.place, error))
+        answer.map(|found| found.item).map_err(|error| failure(operation, &self.place, &error))
     }
 
     /// Prepares to read all items of one id.
@@ -229,7 +233,7 @@ impl Table {
         let mut start = None;
         loop {
             let page = query.clone().set_exclusive_start_key(start.take()).send().await;
-            let page = page.map_err(|error| failure(operation, &self.place, error))?;
+            let page = page.map_err(|error| failure(operation, &self.place, &error))?;
             items.extend(page.items.unwrap_or_default());
             start = page.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
@@ -290,7 +294,7 @@ impl Metastore for DynamoDbMetastore {
 
     async fn load_latest(&self, id: &KeyId) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
         let query = self.table.versions(id).scan_index_forward(false).limit(1);
-        let answer = query.send().await.map_err(|error| failure(LOADING, &self.table.place, error))?;
+        let answer = query.send().await.map_err(|error| failure(LOADING, &self.table.place, &error))?;
         let Some(item) = answer.items().first() else { return Ok(None) };
         let Some(key) = key_of(item) else {
             let source = "its attribute Created is no whole number of seconds";
@@ -307,7 +311,7 @@ impl Metastore for DynamoDbMetastore {
             Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
                 Ok(StoreOutcome::Duplicate)
             }
-            Err(error) => Err(failure(STORING, &table.place, error)),
+            Err(error) => Err(failure(STORING, &table.place, &error)),
         }
     }
 

@@ -43,7 +43,7 @@ impl Table {
                 Ok(Sight::None)
             }
             Err(error) if is_hidden(&error) => Ok(Sight::Hidden(error.code().unwrap_or_default().to_owned())),
-            Err(error) => Err(failure(operation, &self.place, error)),
+            Err(error) => Err(failure(operation, &self.place, &error)),
         }
     }
 
