@@ -175,7 +175,7 @@ impl Table {
     }
 
     fn compare_columns(&self, found: &mut Vec<Difference>) {
-        let wanted: [(&str, fn(&str) -> bool, &str); 3] = [
+        let wanted: [(&str, Fits, &str); 3] = [
             (
                 "id",
                 |kind| text_type(kind).is_some_and(|kind| ![Type::JSON, Type::JSONB].contains(&kind)),
@@ -282,6 +282,9 @@ impl Table {
         }
     }
 }
+
+/// Tells whether a type is one that is known.
+type Fits = fn(&str) -> bool;
 
 fn broken(about: String, change: Option<String>) -> Difference {
     difference(Severity::Broken, about, change)
