@@ -182,6 +182,11 @@ fn builder(
         .metastore_retries(setup.retries.clone())
 }
 
+/// The key table as a metastore without a region.
+pub(crate) fn metastore(store: &Arc<Recorder>) -> impl keyward::stores::Metastore {
+    Region { store: Arc::clone(store), suffix: None }
+}
+
 /// The clock of a machine that is ahead of the others.
 struct Ahead {
     clock: Arc<ManualClock>,
