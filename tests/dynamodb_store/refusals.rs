@@ -223,18 +223,31 @@ async fn empty_pages_do_not_end_an_answer() -> TestResult {
 }
 
 #[tokio::test]
-async fn what_never_comes_to_an_end_is_given_up() -> TestResult {
+async fn a_revocation_that_never_comes_to_an_end_is_given_up() -> TestResult {
     let answers = Answers::with_table(|request| match request.operation.as_str() {
         "GetItem" => Answer::ok(&json!({"Item": item(5, "aw==", false)})),
-        "Query" => Answer::ok(&json!({"Items": [item(5, "aw==", false)]})),
-        "UpdateItem" => Answer::error(400, "ConditionalCheckFailedException", "The conditional request failed"),
+        _ => Answer::error(400, "ConditionalCheckFailedException", "The conditional request failed"),
+    })?;
+    let given_up = answers.store().await?.revoke(&key("alice", 5)).await;
+    assert!(matches!(given_up, Err(StoreError::Transient { .. })), "{given_up:?}");
+    Ok(())
+}
+
+/// Rows that come after the tombstone are not waited for: whoever stores them is told that they are duplicates.
+#[tokio::test]
+async fn a_shredding_comes_to_an_end_while_others_store() -> TestResult {
+    let answers = Answers::with_table(|request| match request.operation.as_str() {
+        "Query" => Answer::ok(&json!({"Items": [item(5, "aw==", false), item(TOMBSTONE_CREATED, "", true)]})),
+        "DeleteItem" => Answer::ok(&json!({"Attributes": item(5, "aw==", false)})),
         _ => Answer::ok(&json!({})),
     })?;
     let store = answers.store().await?;
-    let revoked = store.revoke(&key("alice", 5)).await.map(drop);
-    let shredded = store.shred(&KeyId::new("alice"), &EnvelopeKeyRecord::tombstone(None)).await.map(drop);
-    for given_up in [revoked, shredded] {
-        assert!(matches!(given_up, Err(StoreError::Transient { .. })), "{given_up:?}");
-    }
+    let destroyed = store.shred(&KeyId::new("alice"), &EnvelopeKeyRecord::tombstone(None)).await?;
+    assert_eq!(destroyed, [key("alice", 5)]);
+    assert_eq!(
+        answers.operations()[..4],
+        ["DescribeTable", "PutItem", "Query", "DeleteItem"],
+        "the tombstone comes first"
+    );
     Ok(())
 }
