@@ -7,6 +7,7 @@
 mod dynamodb;
 mod keeper;
 mod mariadb;
+mod pgbouncer;
 mod postgres;
 mod proxy;
 mod redis;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 pub(crate) use dynamodb::{DynamoDb, Kind as DynamoDbKind};
 pub(crate) use keeper::Keeper;
 pub(crate) use mariadb::{MariaDb, MariaDbSetup};
+pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::{Postgres, PostgresSetup};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::Redis;

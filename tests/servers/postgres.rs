@@ -87,8 +87,15 @@ impl Postgres {
 
     /// Starts it again after it was killed, on the same port and data.
     pub(crate) fn start_again(&self) -> TestResult {
-        self.keeper.start_again()?;
-        self.wait()
+        wait_until("the end of what is left of the killed server", || {
+            self.keeper.start_again()?;
+            match self.wait() {
+                Ok(()) => Ok(true),
+                // Its children see a moment later that it is gone, and let go of its memory.
+                Err(_) if self.keeper.log().contains("pre-existing shared memory block") => Ok(false),
+                Err(error) => Err(format!("{error}: {}", self.keeper.log()).into()),
+            }
+        })
     }
 
     fn wait(&self) -> TestResult {
