@@ -89,7 +89,7 @@ fn a_server_ends_with_the_program_that_started_it() -> TestResult {
     let began = Instant::now();
     while std::path::Path::new(&folder).exists() {
         assert!(began.elapsed() < Duration::from_secs(30), "{folder} is still there");
-        std::thread::sleep(Duration::from_millis(20));
+        servers::nap();
     }
     Ok(())
 }

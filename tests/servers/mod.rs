@@ -57,6 +57,12 @@ fn again_where_the_port_is_taken<S>(start: impl Fn() -> TestResult<Option<S>>) -
     }
 }
 
+/// Sleeps before something outside of the process is asked again.
+#[expect(clippy::disallowed_methods, reason = "nobody tells when another process is ready")]
+pub(crate) fn nap() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 /// Waits until `is_so`, as long as a server may take to start.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> TestResult<bool>) -> TestResult {
     let began = Instant::now();
@@ -64,8 +70,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> TestResult<bool>) -> TestRe
         if began.elapsed() > START {
             return Err(format!("{what} took longer than {START:?}").into());
         }
-        // It is asked again, not hoped for.
-        std::thread::sleep(Duration::from_millis(20));
+        nap();
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts a server.
     pub(crate) fn start() -> TestResult<Option<Self>> {
-        again_where_the_port_is_taken(|| Self::start_once())
+        again_where_the_port_is_taken(Self::start_once)
     }
 
     fn start_once() -> TestResult<Option<Self>> {
