@@ -9,6 +9,9 @@ use crate::stage::{Backend, Fault, TestResult, World};
 
 const CROWD: usize = 200;
 
+/// Keeps a crowd busy for a second, so that there is a middle.
+const SLOW: Fault = Fault::Delay(Duration::from_millis(5));
+
 pub(crate) async fn a_slow_network_costs_time_and_nothing_else(backend: &Backend) -> TestResult {
     let world = World::new(backend, |_| ()).await?;
     let first = world.encrypt("first").await?;
@@ -27,6 +30,7 @@ pub(crate) async fn a_slow_network_costs_time_and_nothing_else(backend: &Backend
 pub(crate) async fn a_server_that_refuses_for_a_second_is_back_afterwards(backend: &Backend) -> TestResult {
     let world = World::new(backend, |_| ()).await?;
     let first = world.encrypt("first").await?;
+    world.proxy.set(SLOW);
     let crowd = world.crowd(CROWD);
     crowd.middle().await?;
     world.proxy.set(Fault::Refuse);
@@ -49,6 +53,7 @@ pub(crate) async fn a_network_that_goes_silent_delays_nobody_beyond_the_deadline
     })
     .await?;
     let first = world.encrypt("first").await?;
+    world.proxy.set(SLOW);
     let crowd = world.crowd(CROWD);
     crowd.middle().await?;
     world.proxy.set(Fault::HalfOpen);
