@@ -77,16 +77,16 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the id of this service's and product's system key.
-    pub(super) fn system_key(&self) -> KeyId {
-        KeyId::new(&format!("_SK_{}_{}", self.service, self.product))
+    /// Returns the id of this service's and product's system key, in a store whose ids end in `suffix`.
+    pub(super) fn system_key(&self, suffix: Option<&str>) -> KeyId {
+        KeyId::new(&with_suffix(format!("_SK_{}_{}", self.service, self.product), suffix))
     }
 
-    /// Returns the id of a partition's intermediate key.
+    /// Returns the id of a partition's intermediate key, in a store whose ids end in `suffix`.
     ///
     /// # Errors
     /// [`Failure::Partition`] when no partition can be called that.
-    pub(super) fn intermediate_key(&self, partition: &str) -> Result<KeyId, Failure> {
+    pub(super) fn intermediate_key(&self, partition: &str, suffix: Option<&str>) -> Result<KeyId, Failure> {
         let what = "partition id";
         if partition.is_empty() {
             return Err(Failure::Partition(IdError::Empty { what }));
@@ -94,18 +94,37 @@ impl Config {
         if let Some((position, _)) = partition.char_indices().find(|(_, character)| character.is_control()) {
             return Err(Failure::Partition(IdError::ControlCharacter { what, position }));
         }
-        let id = format!("_IK_{partition}_{}_{}", self.service, self.product);
+        let id = with_suffix(format!("_IK_{partition}_{}_{}", self.service, self.product), suffix);
         if id.len() > KEY_ID {
             return Err(Failure::Partition(IdError::TooLong { what, size: id.len(), limit: KEY_ID }));
         }
         Ok(KeyId::new(&id))
     }
 
-    /// Returns whose intermediate key `id` is; `None` when it is that of another service or product, or none.
-    pub(super) fn partition_of<'a>(&self, id: &'a KeyId) -> Option<&'a str> {
-        let partition = id.as_str().strip_prefix("_IK_")?.strip_suffix(self.product.as_str())?;
-        let partition = partition.strip_suffix('_')?.strip_suffix(self.service.as_str())?.strip_suffix('_')?;
-        Some(partition).filter(|partition| !partition.is_empty())
+    /// Returns the ids of all intermediate keys that a partition may have in a store: its own first, and where ids end in
+    /// `suffix` the one without, from before they did.
+    ///
+    /// # Errors
+    /// [`Failure::Partition`] when no partition can be called that.
+    pub(super) fn intermediate_keys(&self, partition: &str, suffix: Option<&str>) -> Result<Vec<KeyId>, Failure> {
+        let bare = self.intermediate_key(partition, None)?;
+        Ok(match suffix {
+            Some(_) => vec![self.intermediate_key(partition, suffix)?, bare],
+            None => vec![bare],
+        })
+    }
+
+    /// Returns whose intermediate key `id` is, with `suffix` or without; `None` when it is that of another service or product, or
+    /// none.
+    pub(super) fn partition_of<'a>(&self, id: &'a KeyId, suffix: Option<&str>) -> Option<&'a str> {
+        let id = id.as_str();
+        let bare = suffix.and_then(|suffix| id.strip_suffix(suffix)?.strip_suffix('_'));
+        let of = |id: &'a str| {
+            let partition = id.strip_prefix("_IK_")?.strip_suffix(self.product.as_str())?;
+            let partition = partition.strip_suffix('_')?.strip_suffix(self.service.as_str())?.strip_suffix('_')?;
+            Some(partition).filter(|partition| !partition.is_empty())
+        };
+        bare.and_then(of).or_else(|| of(id))
     }
 
     fn settle(given: Settings) -> Self {
@@ -133,6 +152,13 @@ impl Config {
             },
             log: given.log.map_or(LevelFilter::WARN, |level| level.0),
         }
+    }
+}
+
+fn with_suffix(id: String, suffix: Option<&str>) -> String {
+    match suffix {
+        Some(suffix) => format!("{id}_{suffix}"),
+        None => id,
     }
 }
 
@@ -219,11 +245,18 @@ mod tests {
             ("", None),
         ];
         for (id, partition) in cases {
-            assert_eq!(config.partition_of(&KeyId::new(id)), partition, "{id}");
+            assert_eq!(config.partition_of(&KeyId::new(id), None), partition, "{id}");
         }
-        assert_eq!(config.intermediate_key("alice").expect("a partition").as_str(), "_IK_alice_s_p");
-        assert_eq!(config.system_key().as_str(), "_SK_s_p");
-        assert!(config.intermediate_key("").is_err() && config.intermediate_key("a\nb").is_err());
+        for (id, partition) in
+            [("_IK_alice_s_p_region", Some("alice")), ("_IK_alice_s_p", Some("alice")), ("_IK_a_s_p_x", None)]
+        {
+            assert_eq!(config.partition_of(&KeyId::new(id), Some("region")), partition, "{id}");
+        }
+        let ids = config.intermediate_keys("alice", Some("region")).expect("a partition");
+        assert_eq!(ids, [KeyId::new("_IK_alice_s_p_region"), KeyId::new("_IK_alice_s_p")]);
+        assert_eq!(config.intermediate_key("alice", None).expect("a partition").as_str(), "_IK_alice_s_p");
+        assert_eq!(config.system_key(None).as_str(), "_SK_s_p");
+        assert!(config.intermediate_key("", None).is_err() && config.intermediate_key("a\nb", None).is_err());
     }
 
     #[test]

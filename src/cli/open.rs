@@ -45,12 +45,12 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
     config: &Config,
     policy: CryptoPolicy,
     ending: &Ending,
-    work: impl FnOnce(SessionFactory, Arc<dyn KeyAdmin>) -> F,
+    work: impl FnOnce(SessionFactory, Store) -> F,
 ) -> Result<R, Failure> {
     block_on(async {
         let (store, kms) = open_both(config).await?;
         let mut builder = SessionFactory::builder(&config.service, &config.product)
-            .metastore(store.keys)
+            .metastore(Arc::clone(&store.keys))
             .kms(kms)
             .policy(policy)
             .max_payload(config.max_payload);
@@ -59,7 +59,7 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
         }
         let factory = builder.build().await?;
         ending.close_with(&factory);
-        let result = work(factory.clone(), store.admin).await;
+        let result = work(factory.clone(), store).await;
         let closed = factory.close().await;
         let result = result?;
         closed?;
@@ -98,9 +98,9 @@ pub(super) async fn has_keys(store: &dyn KeyAdmin) -> Result<bool, Failure> {
 ///
 /// # Errors
 /// [`Failure::NoStore`] when it does not exist, [`Failure::Store`] when it cannot be opened.
-pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmin>, Failure> {
+pub(super) async fn open_existing(address: &StoreAddress) -> Result<Store, Failure> {
     require_store(address)?;
-    Ok(Store::open(address).await?.admin)
+    Store::open(address).await
 }
 
 /// Opens the store to look at and to change its table, making nothing before it is changed.
@@ -180,6 +180,11 @@ impl Store {
             }
         };
         opened.map_err(Failure::Store)
+    }
+
+    /// Returns what ids of its keys end in.
+    pub(super) fn suffix(&self) -> Option<&str> {
+        self.keys.region_suffix()
     }
 
     fn of(store: impl Metastore + KeyAdmin) -> Self {

@@ -27,12 +27,20 @@ struct Json<'a> {
     service: &'a str,
     product: &'a str,
     store: String,
-    destroyed: Vec<Version>,
+    destroyed: Vec<Destroyed<'a>>,
     tombstone: Tombstone<'a>,
     shredded: i64,
     shredded_at: Time,
     keyward: &'static str,
     note: String,
+}
+
+/// Of the key with `key_id`, or of the one without the suffix of the store.
+#[derive(Serialize)]
+struct Destroyed<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    version: Version,
 }
 
 #[derive(Serialize)]
@@ -65,7 +73,11 @@ impl Receipt<'_> {
             service: &self.config.service,
             product: &self.config.product,
             store: self.config.store.to_string(),
-            destroyed: self.destroyed.iter().map(|key| version(key.created)).collect(),
+            destroyed: self
+                .destroyed
+                .iter()
+                .map(|key| Destroyed { id: key.id.as_str(), version: version(key.created) })
+                .collect(),
             tombstone: Tombstone {
                 version: version(self.tombstone.created),
                 parent: parent.map(|key| Parent { id: key.id.as_str(), version: version(key.created) }),

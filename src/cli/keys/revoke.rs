@@ -10,7 +10,7 @@ use super::options::Revoke;
 use super::rows::{all_keys, find};
 use crate::cli::config::Config;
 use crate::cli::error::Failure;
-use crate::cli::open::{block_on, open_admin};
+use crate::cli::open::{block_on, open_existing};
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::table::{chain, columns, kind_name, printable};
@@ -22,7 +22,7 @@ use crate::cli::time::Time;
 /// [`Failure`]; after what was done before it has been printed.
 pub(super) fn run(config: &Config, options: &Revoke) -> Result<(), Failure> {
     let (keys, failure) = block_on(async {
-        let store = open_admin(&config.store).await?;
+        let store = open_existing(&config.store).await?.admin;
         let mut keys = chosen(&*store, options).await?;
         let failure = if options.execute { revoke(&*store, &mut keys).await } else { None };
         Ok((keys, failure))

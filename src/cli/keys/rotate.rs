@@ -10,7 +10,7 @@ use super::rows::{state, versions};
 use crate::cli::config::Config;
 use crate::cli::ending::Ending;
 use crate::cli::error::Failure;
-use crate::cli::open::{block_on, open_admin, require_store, with_factory};
+use crate::cli::open::{block_on, open_existing, require_store, with_factory};
 use crate::cli::output::print;
 use crate::cli::table::{State, printable};
 use crate::cli::time::Time;
@@ -20,17 +20,20 @@ use crate::cli::time::Time;
 /// # Errors
 /// [`Failure`].
 pub(super) fn run(config: &Config, options: &Rotate, ending: &Ending) -> Result<(), Failure> {
-    let id = match &options.partition {
-        Some(partition) => config.intermediate_key(partition)?,
-        None => config.system_key(),
-    };
-    let present = block_on(async { present(config, &*open_admin(&config.store).await?, &id).await })?;
+    let present = block_on(async {
+        let store = open_existing(&config.store).await?;
+        let id = match &options.partition {
+            Some(partition) => config.intermediate_key(partition, store.suffix())?,
+            None => config.system_key(store.suffix()),
+        };
+        present(config, &*store.admin, &id).await
+    })?;
     if !options.execute {
         return print(&format!("{present}A new one would be made.\n\nNothing was changed; --execute makes it.\n"));
     }
     require_store(&config.store)?;
     let key = with_factory(config, config.policy.clone(), ending, |factory, store| async move {
-        let keys = factory.keys(store);
+        let keys = factory.keys(store.admin);
         let made = match &options.partition {
             Some(partition) => keys.rotate(partition).await,
             None => keys.rotate_system_key().await,

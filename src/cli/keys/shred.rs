@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use keyward::stores::{KeyAdmin, KeyRow};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
@@ -14,7 +13,7 @@ use crate::cli::config::Config;
 use crate::cli::ending::Ending;
 use crate::cli::error::Failure;
 use crate::cli::input::is_standard;
-use crate::cli::open::{block_on, open_admin};
+use crate::cli::open::{Store, block_on, open_existing};
 use crate::cli::output::{Access, Output, print};
 use crate::cli::run::say_plainly;
 use crate::cli::table::{columns, printable};
@@ -25,7 +24,8 @@ use crate::cli::time::Time;
 /// # Errors
 /// [`Failure`]; the keys may be destroyed or not when the store fails, and shredding again finds out.
 pub(super) fn run(config: &Config, options: &Shred, ending: &Ending) -> Result<(), Failure> {
-    let id = config.intermediate_key(&options.partition)?;
+    // Before anything is opened: no partition may be called that.
+    config.intermediate_key(&options.partition, None)?;
     let is_confirmed = options.confirm.is_some() || !options.execute;
     if options.confirm.as_ref().is_some_and(|again| *again != options.partition) {
         return Err(NOT_THE_SAME);
@@ -36,20 +36,16 @@ pub(super) fn run(config: &Config, options: &Shred, ending: &Ending) -> Result<(
     }
     // A signal waits for the keys and their receipt, which belong together.
     let steps = ending.steps();
-    let (store, rows) = block_on(async {
-        let store = open_admin(&config.store).await?;
-        let rows = versions(&*store, &id).await?;
-        Ok((store, rows))
-    })?;
+    let keys = block_on(async { Keys::find(config, &options.partition).await })?;
     if !options.execute {
-        return print(&format!("{}\nNothing was changed; --execute destroys them.\n", would_destroy(&id, &rows)));
+        return print(&format!("{}\nNothing was changed; --execute destroys them.\n", would_destroy(&keys)));
     }
     if !is_confirmed {
-        ask(&options.partition, &id, &rows)?;
+        ask(&options.partition, &keys)?;
     }
     let path = options.receipt.clone().unwrap_or_else(unused_name);
     let output = Output::create_new(&path, Access::Private, ending)?;
-    steps.take(|| destroy(config, &options.partition, &id, &rows, &store, &path, output))
+    steps.take(|| destroy(config, &options.partition, &keys, &path, output))
 }
 
 const NOT_THE_SAME: Failure = Failure::Usage {
@@ -57,17 +53,39 @@ const NOT_THE_SAME: Failure = Failure::Usage {
     hint: "nothing was changed; give the same id twice",
 };
 
-fn destroy(
-    config: &Config,
-    partition: &str,
-    id: &KeyId,
-    rows: &[KeyRow],
-    store: &Arc<dyn KeyAdmin>,
-    path: &Path,
-    output: Output,
-) -> Result<(), Failure> {
-    let tombstone = tombstone(config, rows);
-    let shredded = block_on(async { store.shred(id, &tombstone).await.map_err(Failure::Shred) })?;
+/// The keys of a partition in a store.
+struct Keys {
+    store: Store,
+    /// Its own first.
+    ids: Vec<KeyId>,
+    rows: Vec<KeyRow>,
+}
+
+impl Keys {
+    async fn find(config: &Config, partition: &str) -> Result<Self, Failure> {
+        let store = open_existing(&config.store).await?;
+        let ids = config.intermediate_keys(partition, store.suffix())?;
+        let mut rows = Vec::new();
+        for id in &ids {
+            rows.extend(versions(&*store.admin, id).await?);
+        }
+        Ok(Self { store, ids, rows })
+    }
+
+    fn own(&self) -> &KeyId {
+        &self.ids[0]
+    }
+}
+
+fn destroy(config: &Config, partition: &str, keys: &Keys, path: &Path, output: Output) -> Result<(), Failure> {
+    let (id, tombstone) = (keys.own(), tombstone(config, keys));
+    let shredded = block_on(async {
+        let mut shredded = Vec::new();
+        for id in &keys.ids {
+            shredded.extend(keys.store.admin.shred(id, &tombstone).await.map_err(Failure::Shred)?);
+        }
+        Ok(shredded)
+    })?;
     let receipt = Receipt { config, partition, id, tombstone: &tombstone, destroyed: &shredded }.to_json(Time::now());
     let text = has_destroyed(id, &shredded);
     if is_standard(path) {
@@ -83,18 +101,20 @@ fn destroy(
 }
 
 /// Returns the tombstone that is there, or else one with the parent of the newest version, or else of the system key.
-fn tombstone(config: &Config, rows: &[KeyRow]) -> EnvelopeKeyRecord {
-    let records = || rows.iter().rev().filter_map(|row| row.record.as_ref().ok());
+fn tombstone(config: &Config, keys: &Keys) -> EnvelopeKeyRecord {
+    let records = || keys.rows.iter().rev().filter_map(|row| row.record.as_ref().ok());
     if let Some(there) = records().find(|record| record.is_tombstone()) {
         return there.clone();
     }
     let parent = records().next().and_then(|record| record.parent_key.clone());
-    EnvelopeKeyRecord::tombstone(Some(parent.unwrap_or_else(|| KeyMeta { id: config.system_key(), created: 0 })))
+    EnvelopeKeyRecord::tombstone(Some(
+        parent.unwrap_or_else(|| KeyMeta { id: config.system_key(keys.store.suffix()), created: 0 }),
+    ))
 }
 
 /// Has somebody at the terminal type the partition id again.
-fn ask(partition: &str, id: &KeyId, rows: &[KeyRow]) -> Result<(), Failure> {
-    say_plainly(&would_destroy(id, rows));
+fn ask(partition: &str, keys: &Keys) -> Result<(), Failure> {
+    say_plainly(&would_destroy(keys));
     let mut terminal = io::stderr();
     // Nobody sees the question when this fails, and then nobody confirms it.
     let _ = write!(terminal, "\nType the partition id again to destroy its keys: ").and_then(|()| terminal.flush());
@@ -113,7 +133,8 @@ fn unused_name() -> PathBuf {
     names.map(PathBuf::from).find(|name| !name.exists()).unwrap_or_else(|| "keyward-shred.json".into())
 }
 
-fn would_destroy(id: &KeyId, rows: &[KeyRow]) -> String {
+fn would_destroy(keys: &Keys) -> String {
+    let (id, rows) = (keys.own(), &keys.rows[..]);
     let is_key = |row: &&KeyRow| !row.record.as_ref().is_ok_and(EnvelopeKeyRecord::is_tombstone);
     let keys: Vec<&KeyMeta> = rows.iter().filter(is_key).map(|row| &row.key).collect();
     let what = match (&keys[..], rows) {

@@ -14,7 +14,7 @@ use crate::cli::ending::{Ending, Steps};
 use crate::cli::error::Failure;
 use crate::cli::input::{Input, is_standard};
 use crate::cli::keys::options::Rewrap;
-use crate::cli::open::{block_on, open_admin, require_store, with_factory};
+use crate::cli::open::{block_on, open_existing, require_store, with_factory};
 use crate::cli::output::print;
 use crate::cli::run::{say_plainly, warn};
 
@@ -56,13 +56,18 @@ pub(in crate::cli::keys) fn run(config: &Config, options: &Rewrap, ending: &Endi
     pass_over(&mut lines, &earlier, is_begun, &options.output)?;
     sink.cut(&earlier)?;
     // Before the factory, so that a signal lets the line under way be written before it closes that.
-    let job = Job::new(config, options, lines, sink, ending.steps(), limit);
+    let mut job = Job::new(config, options, lines, sink, ending.steps(), limit);
     let policy = CryptoPolicy { cache_sessions: true, ..config.policy.clone() };
-    with_factory(config, policy, ending, |factory, _| rewrap(job, Judge::Rewraps(factory), earlier.lines))
+    with_factory(config, policy, ending, |factory, store| {
+        job.suffix = store.suffix().map(str::to_owned);
+        rewrap(job, Judge::Rewraps(factory), earlier.lines)
+    })
 }
 
 async fn look(mut job: Job<'_>) -> Result<(), Failure> {
-    let looks = Looks::new(open_admin(&job.config.store).await?, job.config.policy.expire_after);
+    let store = open_existing(&job.config.store).await?;
+    job.suffix = store.suffix().map(str::to_owned);
+    let looks = Looks::new(store.admin, job.config.policy.expire_after);
     let mut judge = Judge::Looks(looks);
     let stopped = job.go(&mut judge).await;
     let newest = |key: &KeyMeta| if let Judge::Looks(looks) = &judge { looks.newest(key) } else { String::new() };
@@ -125,11 +130,13 @@ struct Job<'a> {
     steps: Steps,
     limit: usize,
     tally: Tally,
+    /// What ids of keys in the store end in.
+    suffix: Option<String>,
 }
 
 impl<'a> Job<'a> {
     fn new(config: &'a Config, options: &'a Rewrap, lines: Lines, sink: Sink, steps: Steps, limit: usize) -> Self {
-        Self { config, options, lines, sink, steps, limit, tally: Tally::default() }
+        Self { config, options, lines, sink, steps, limit, tally: Tally::default(), suffix: None }
     }
 
     /// Judges line after line, and writes each.
@@ -181,7 +188,7 @@ impl<'a> Job<'a> {
         }
         let record = DataRowRecord::from_json(self.lines.text()).map_err(|error| (None, error.into()))?;
         let key = record.parent_key();
-        let Some(partition) = self.config.partition_of(&key.id).map(str::to_owned) else {
+        let Some(partition) = self.config.partition_of(&key.id, self.suffix.as_deref()).map(str::to_owned) else {
             return Err((Some(key.clone()), LineError::Foreign(key.id.clone())));
         };
         if self.options.partition.as_ref().is_some_and(|only| *only != partition) {
