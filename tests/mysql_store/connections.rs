@@ -141,7 +141,8 @@ async fn every_session_is_set_up_and_none_has_its_time_zone_changed() -> TestRes
     };
     let database = server.database(UPSTREAM).await?;
     let mut root = server.other(&database).await?;
-    root.query_drop("SET SESSION autocommit = 1").await?;
+    // Sessions that do not commit keep others from the lock: an error, not a wait.
+    root.query_drop("SET SESSION autocommit = 1, SESSION lock_wait_timeout = 10").await?;
     root.query_drop("SET GLOBAL general_log = 1").await?;
     let store = connect(&server.address(&database)).await?;
     root.query_drop("LOCK TABLES encryption_key WRITE").await?;
