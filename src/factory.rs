@@ -15,6 +15,7 @@ use crate::keys::Keys;
 use crate::kms::KeyManagementService;
 use crate::metrics::Meters;
 use crate::policy::{CryptoPolicy, RotationCause};
+use crate::retry::RetryPolicy;
 use crate::session::{Session, Shared};
 use crate::stores::{KeyAdmin, Metastore};
 
@@ -35,6 +36,8 @@ impl SessionFactory {
             service: service.to_owned(),
             product: product.to_owned(),
             metastore: None,
+            replica: None,
+            retries: RetryPolicy::default(),
             kms: None,
             policy: CryptoPolicy::default(),
             readable_suffixes: Vec::new(),
@@ -116,6 +119,8 @@ impl fmt::Debug for SessionFactory {
 ///
 /// # Defaults
 /// * metastore and key management service: none; both must be given, so that nobody encrypts with a test set-up unawares.
+/// * read replica: none.
+/// * `metastore_retries`: [`RetryPolicy::default`].
 /// * policy: [`CryptoPolicy::default`].
 /// * `operation_timeout` 30 s, `metastore_timeout` and `kms_timeout` 10 s each: a cold operation makes a handful of calls.
 /// * `drain_timeout` 2 s: warm operations end within microseconds.
@@ -126,6 +131,8 @@ pub struct SessionFactoryBuilder {
     service: String,
     product: String,
     metastore: Option<Arc<dyn Metastore>>,
+    replica: Option<Arc<dyn Metastore>>,
+    retries: RetryPolicy,
     kms: Option<Arc<dyn KeyManagementService>>,
     policy: CryptoPolicy,
     readable_suffixes: Vec<String>,
@@ -141,6 +148,23 @@ impl SessionFactoryBuilder {
     #[must_use]
     pub fn metastore(mut self, metastore: impl Metastore) -> Self {
         self.metastore = Some(Arc::new(metastore));
+        self
+    }
+
+    /// Sets a copy of the metastore that is near, or takes load off it: keys that are loaded by their exact id are looked for
+    /// there first. What it lacks, and what it fails to answer, is asked of the metastore.
+    ///
+    /// As far as the copy lags, revocations are noticed later. New and latest keys are asked of the metastore alone.
+    #[must_use]
+    pub fn read_replica(mut self, replica: impl Metastore) -> Self {
+        self.replica = Some(Arc::new(replica));
+        self
+    }
+
+    /// Sets how calls to the metastore are repeated.
+    #[must_use]
+    pub fn metastore_retries(mut self, retries: RetryPolicy) -> Self {
+        self.retries = retries;
         self
     }
 
@@ -187,7 +211,7 @@ impl SessionFactoryBuilder {
         self
     }
 
-    /// Sets how long one call to the metastore may take.
+    /// Sets how long one call to the metastore may take, its repetitions included.
     #[must_use]
     pub fn metastore_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.metastore = timeout;
@@ -242,6 +266,8 @@ impl SessionFactoryBuilder {
         let audit = Arc::new(Audit::start(self.audit, Arc::clone(&self.clock), &random, dropped)?);
         let system = System::start(Parts {
             metastore,
+            replica: self.replica,
+            retries: self.retries,
             kms,
             realm: realm.clone(),
             policy: Arc::clone(&policy),

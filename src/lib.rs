@@ -15,6 +15,7 @@ pub mod memory;
 mod metrics;
 mod policy;
 mod record;
+mod retry;
 mod session;
 pub mod stores;
 
@@ -30,4 +31,5 @@ pub use ids::{KeyId, KeyKind, KeyMeta};
 pub use keys::{Keys, RevokedKeys};
 pub use policy::{CacheScope, CryptoPolicy, RotationCause};
 pub use record::{DataRowRecord, EnvelopeKeyRecord, TOMBSTONE_CREATED};
+pub use retry::{BreakerPolicy, RetryPolicy};
 pub use session::{Loader, Session, Storer};

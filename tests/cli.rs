@@ -135,10 +135,11 @@ fn usage_errors_are_told_from_help() -> TestResult {
 #[test]
 fn a_store_or_key_service_that_is_not_there_is_named_and_a_key_is_not() -> TestResult {
     let world = World::new()?;
-    let postgres = ["keys", "list", "--store", "postgres://host/keys"];
-    assert!(world.refused(&postgres, b"", 64)?.contains("not in this build, which knows `sqlite:PATH`"));
-    let unknown = world.refused(&["keys", "list", "--store", "surprise:x"], b"", 64)?;
-    assert!(unknown.contains("this build knows `sqlite:PATH` and `memory`"), "{unknown}");
+    for store in ["surprise:5ec4e7", "5ec4e7", "sqlite", "memory:5ec4e7", ""] {
+        let refusal = world.refused(&["keys", "list", "--store", store], b"", 64)?;
+        assert!(refusal.contains("invalid value for '--store'") && refusal.contains("sqlite:"), "{refusal}");
+        assert!(!refusal.contains("5ec4e7"), "it may hold a password: {refusal}");
+    }
     for key in ["static:5ec4e7", "5ec4e7", "surprise:5ec4e7"] {
         let refusal = world.refused(&["encrypt", "--partition", "alice", "--kms", key], b"", 64)?;
         assert!(refusal.contains("--kms") && !refusal.contains("5ec4e7"), "{refusal}");
@@ -165,6 +166,52 @@ fn a_key_on_the_command_line_is_warned_about_and_never_shown() -> TestResult {
 
     let help = world.command(&["encrypt", "--help"]).env("KEYWARD_KMS", &key).output()?;
     assert!(help.status.success() && !String::from_utf8(help.stdout)?.contains(MASTER_KEY));
+    Ok(())
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_store_on_a_server_that_is_not_there_is_named_without_its_password() -> TestResult {
+    let world = World::new()?;
+    let bare = "postgres://keyward@127.0.0.1:1/keys";
+    let full = "postgres://keyward:hunter2@127.0.0.1:1/keys";
+    world.write("password", b"hunter2\n")?;
+    let encrypt = ["encrypt", "--partition", "alice"];
+    let with = |options: &[&'static str]| [&encrypt[..], options].concat();
+    let ways: [(Vec<&str>, &[(&str, &str)], bool); 7] = [
+        (with(&["--store", full]), &[], true),
+        (with(&["--store", bare, "--store-password", "hunter2"]), &[], true),
+        (with(&["--store", bare]), &[], false),
+        (with(&["--store", bare, "--store-password-file", "password"]), &[], false),
+        (with(&["--store", bare]), &[("KEYWARD_STORE_PASSWORD", "hunter2")], false),
+        (with(&[]), &[("KEYWARD_STORE", full)], false),
+        (vec!["migrate", "--apply"], &[("KEYWARD_STORE", full)], false),
+    ];
+    for (arguments, environment, warns) in ways {
+        let output = world.command(&arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output()?;
+        let complaint = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(75), "{arguments:?}: {complaint}");
+        assert!(complaint.contains("127.0.0.1:1") && !complaint.contains("hunter2"), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.contains("see a password on the command line"), warns, "{arguments:?}: {complaint}");
+    }
+    assert_eq!(world.files()?, ["password"], "no master key is made for a store that may have keys");
+    let help = world.command(&["encrypt", "--help"]).env("KEYWARD_STORE", full).output()?;
+    assert!(help.status.success() && !String::from_utf8(help.stdout)?.contains("hunter2"));
+    Ok(())
+}
+
+#[test]
+fn a_password_for_a_store_that_has_none_is_refused() -> TestResult {
+    let world = World::new()?;
+    world.write("password", b"hunter2\n")?;
+    let encrypt = ["encrypt", "--partition", "alice", "--store-password-file"];
+    let refusal = world.refused(&[&encrypt[..], &["password"]].concat(), b"", 64)?;
+    assert!(refusal.contains("for a store that has none") && !refusal.contains("hunter2"), "{refusal}");
+    let absent = world.refused(&[&encrypt[..], &["absent"]].concat(), b"", 66)?;
+    assert!(absent.contains("cannot open absent"), "{absent}");
+    let both = [&encrypt[..], &["password", "--store-password", "hunter2"]].concat();
+    assert!(!world.refused(&both, b"", 64)?.contains("hunter2"));
+    assert_eq!(world.files()?, ["password"]);
     Ok(())
 }
 
@@ -210,7 +257,7 @@ fn an_unknown_key_in_the_configuration_is_named() -> TestResult {
         ("service = 'a'\nsurprise = 1\n", "line 2: unknown field `surprise`"),
         ("expire-after = 'soon'\n", "line 1"),
         ("kms = 'static:5ec4e7'\n", "64 hex digits"),
-        ("store = 'postgres:x'\n", "not in this build"),
+        ("store = 'surprise:5ec4e7'\n", "not the name of a store"),
         ("not toml", "line 1"),
     ] {
         world.write("keyward.toml", text.as_bytes())?;
@@ -441,6 +488,27 @@ fn the_demo_tells_its_story_on_one_screen_and_leaves_nothing_behind() -> TestRes
     assert_eq!(fs::read_dir(temporary)?.count(), 0);
     assert_eq!(world.files()?, ["README.md", "tmp"]);
     world.refused(&["demo", "absent"], b"", 66)?;
+    Ok(())
+}
+
+#[test]
+fn the_demo_plays_in_the_store_that_is_named_and_leaves_its_keys() -> TestResult {
+    let world = World::new()?;
+    let record = world.encrypt("alice", b"tea")?;
+    let output = world.command(&["demo", "--store", "sqlite:keyward.db", "--kms", "local:keyward.key"]).output()?;
+    let (story, complaints) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+    assert!(story.contains("still decrypts") && !story.contains("The folder is removed"), "{story}");
+    let ids: Vec<String> = world.states()?.into_iter().map(|(id, _)| id).collect();
+    let own = ["_IK_alice_keyward_default", "_SK_keyward_default"];
+    assert!(own.iter().all(|own| ids.iter().any(|id| id == own)), "{ids:?}");
+    assert!(ids.iter().filter(|id| !own.contains(&id.as_str())).count() >= 3, "those of the demonstration: {ids:?}");
+    assert_eq!(world.ok(&["decrypt", "--partition", "alice"], &record)?, b"tea", "nobody else's keys are touched");
+    // The environment does not make a demonstration leave something.
+    let before = world.states()?;
+    let output = world.command(&["demo"]).env("KEYWARD_STORE", "sqlite:keyward.db").output()?;
+    assert!(output.status.success() && String::from_utf8(output.stdout)?.contains("The folder is removed"));
+    assert_eq!(world.states()?, before);
     Ok(())
 }
 

@@ -1,22 +1,23 @@
-//! The only road to a metastore: deadlines, a bound on calls at once, and a check of what comes back.
+//! The only road to a metastore, and to a replica of it: what a call is, and within what time it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
 
+use super::StoreCalls;
+use super::store_calls::Call;
 use super::{Mailbox, Outside};
 use crate::error::{Error, StoreError};
 use crate::ids::{KeyId, KeyMeta};
-use crate::metrics::Meters;
+use crate::memory::RandomFill;
+use crate::metrics::{Meters, StoreMeters};
 use crate::record::EnvelopeKeyRecord;
+use crate::retry::RetryPolicy;
 use crate::stores::{Metastore, StoreOutcome};
 
 /// Room for the loads that may be under way at once; more wait their turn.
 const CAPACITY: usize = 256;
-
-/// Calls to the store at once.
-const CALLS_AT_ONCE: usize = 64;
 
 /// The handle of the metastore writer.
 #[derive(Clone)]
@@ -25,20 +26,38 @@ pub(super) struct MetastoreWriter {
     outside: Outside,
 }
 
-impl MetastoreWriter {
-    /// Starts a writer whose calls end after `timeout`.
-    pub(super) fn start(
-        arbiter: &ArbiterHandle,
-        store: Arc<dyn Metastore>,
-        timeout: Duration,
-        meters: Arc<Meters>,
+/// The stores of a factory.
+pub(super) struct Stores {
+    primary: Arc<StoreCalls>,
+    /// Asked first for keys by their exact id.
+    replica: Option<Arc<StoreCalls>>,
+}
+
+impl Stores {
+    pub(super) fn new(
+        primary: Arc<dyn Metastore>,
+        replica: Option<Arc<dyn Metastore>>,
+        retries: &RetryPolicy,
+        meters: &Meters,
+        random: &RandomFill,
     ) -> Self {
-        let outside = Outside::new(CALLS_AT_ONCE, timeout);
+        let calls = |store: Arc<dyn Metastore>, own: &StoreMeters| {
+            Arc::new(StoreCalls::new(store, retries.clone(), meters.metastore.clone(), own.clone(), Arc::clone(random)))
+        };
+        Self { primary: calls(primary, &meters.primary), replica: replica.map(|store| calls(store, &meters.replica)) }
+    }
+}
+
+impl MetastoreWriter {
+    /// Starts a writer whose calls end after `timeout`, repetitions included.
+    pub(super) fn start(arbiter: &ArbiterHandle, stores: Stores, timeout: Duration) -> Self {
+        let outside = Outside::new(CAPACITY, timeout);
         let owned = outside.clone();
+        let Stores { primary, replica } = stores;
         let mailbox = Mailbox::start("metastore writer", arbiter, CAPACITY, move || MetastoreWriterActor {
-            store: Arc::clone(&store),
+            primary: Arc::clone(&primary),
+            replica: replica.clone(),
             outside: owned.clone(),
-            meters: Arc::clone(&meters),
         });
         Self { mailbox, outside }
     }
@@ -98,37 +117,22 @@ impl Message for Store {
 }
 
 struct MetastoreWriterActor {
-    store: Arc<dyn Metastore>,
+    primary: Arc<StoreCalls>,
+    replica: Option<Arc<StoreCalls>>,
     outside: Outside,
-    meters: Arc<Meters>,
-}
-
-/// A kind of call, as its durations are told apart.
-#[derive(Clone, Copy)]
-enum Call {
-    Load,
-    LoadLatest,
-    Store,
 }
 
 impl MetastoreWriterActor {
-    fn call<T, F>(
-        &self,
-        kind: Call,
-        operation: &'static str,
-        call: impl FnOnce(Arc<dyn Metastore>) -> F,
-    ) -> ResponseFuture<Result<T, Error>>
+    /// Has `work` done with the store, repetitions included, within the deadline of a call.
+    fn call<T, F>(&self, call: Call, work: impl FnOnce(Arc<StoreCalls>) -> F) -> ResponseFuture<Result<T, Error>>
     where
         T: 'static,
         F: Future<Output = Result<T, StoreError>> + 'static,
     {
-        let (answer, meters) = (call(Arc::clone(&self.store)), Arc::clone(&self.meters));
-        let place = self.store.place().to_owned();
-        let late = move |after| StoreError::Timeout { operation, place, after }.into();
-        self.outside.call(late, async move {
-            let _timer = meters.metastore.time(kind as usize);
-            Ok(answer.await?)
-        })
+        let place = self.primary.place().to_owned();
+        let late = move |after| StoreError::Timeout { operation: call.operation(), place, after }.into();
+        let work = work(Arc::clone(&self.primary));
+        self.outside.within(late, async move { Ok(work.await?) })
     }
 }
 
@@ -141,15 +145,15 @@ impl Handler<Load> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<Option<EnvelopeKeyRecord>, Error>>;
 
     fn handle(&mut self, Load { key }: Load, _: &mut Self::Context) -> Self::Result {
-        self.call(Call::Load, "load a key", |store| async move {
-            match store.load(&key).await? {
-                Some(record) if record.created != key.created => Err(StoreError::Corrupt {
-                    id: key.id.to_string(),
-                    created: Some(key.created),
-                    source: format!("the record says it was created {}", record.created).into(),
-                }),
-                answer => Ok(answer),
+        let replica = self.replica.clone();
+        self.call(Call::Load, |primary| async move {
+            // A replica that lags lacks rows: only what it has counts.
+            if let Some(replica) = replica
+                && let Ok(Some(record)) = replica.load_once(&key).await
+            {
+                return Ok(Some(record));
             }
+            primary.load(&key).await
         })
     }
 }
@@ -159,7 +163,7 @@ impl Handler<LoadLatest> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<Option<EnvelopeKeyRecord>, Error>>;
 
     fn handle(&mut self, LoadLatest { id }: LoadLatest, _: &mut Self::Context) -> Self::Result {
-        self.call(Call::LoadLatest, "load the latest key", |store| async move { store.load_latest(&id).await })
+        self.call(Call::LoadLatest, |primary| async move { primary.load_latest(&id).await })
     }
 }
 
@@ -168,6 +172,6 @@ impl Handler<Store> for MetastoreWriterActor {
     type Result = ResponseFuture<Result<StoreOutcome, Error>>;
 
     fn handle(&mut self, Store { id, record }: Store, _: &mut Self::Context) -> Self::Result {
-        self.call(Call::Store, "store a key", |store| async move { store.store(&id, &record).await })
+        self.call(Call::Store, |primary| async move { primary.store(&id, &record).await })
     }
 }

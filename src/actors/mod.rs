@@ -15,14 +15,16 @@ mod mailbox;
 mod metastore_writer;
 mod outside;
 mod session_registry;
+mod store_calls;
 mod system;
 
 use guard::Guard;
 use kms_client::KmsClient;
 use mailbox::Mailbox;
-use metastore_writer::MetastoreWriter;
+use metastore_writer::{MetastoreWriter, Stores};
 use outside::Outside;
 use session_registry::SessionRegistry;
+use store_calls::StoreCalls;
 
 pub(crate) use key_cache::{CachedKey, KeyCache, KeyRing, Verdict, Wanted};
 pub(crate) use session_registry::SessionCore;

@@ -29,20 +29,27 @@ impl Outside {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// Makes a call, or fails with what `late` says when it does not end in time.
+    /// Makes a call in its turn, or fails with what `late` says when it does not end in time.
     pub(super) fn call<T: 'static>(
         &self,
         late: impl FnOnce(Duration) -> Error + 'static,
         call: impl Future<Output = Result<T, Error>> + 'static,
     ) -> ResponseFuture<Result<T, Error>> {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        let (turns, after) = (Arc::clone(&self.turns), self.timeout);
-        Box::pin(async move {
-            let in_turn = async {
-                let _turn = turns.acquire().await;
-                call.await
-            };
-            tokio::time::timeout(after, in_turn).await.unwrap_or_else(|_| Err(late(after)))
+        let turns = Arc::clone(&self.turns);
+        self.within(late, async move {
+            let _turn = turns.acquire().await;
+            call.await
         })
+    }
+
+    /// Makes a call at once, or fails with what `late` says when it does not end in time.
+    pub(super) fn within<T: 'static>(
+        &self,
+        late: impl FnOnce(Duration) -> Error + 'static,
+        call: impl Future<Output = Result<T, Error>> + 'static,
+    ) -> ResponseFuture<Result<T, Error>> {
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let after = self.timeout;
+        Box::pin(async move { tokio::time::timeout(after, call).await.unwrap_or_else(|_| Err(late(after))) })
     }
 }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::key_cache::{KeyIndex, Loader};
-use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry};
+use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry, Stores};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::error::{BuildError, CloseError, CloseFailure, Error, MemoryError};
@@ -19,11 +19,14 @@ use crate::kms::KeyManagementService;
 use crate::memory::{ArenaStatus, RandomFill, Vault};
 use crate::metrics::Meters;
 use crate::policy::CryptoPolicy;
+use crate::retry::RetryPolicy;
 use crate::stores::Metastore;
 
 /// Everything a system is made of.
 pub(crate) struct Parts {
     pub(crate) metastore: Arc<dyn Metastore>,
+    pub(crate) replica: Option<Arc<dyn Metastore>>,
+    pub(crate) retries: RetryPolicy,
     pub(crate) kms: Arc<dyn KeyManagementService>,
     pub(crate) realm: Realm,
     pub(crate) policy: Arc<CryptoPolicy>,
@@ -212,7 +215,7 @@ impl Drop for System {
 /// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
 /// does not keep the guard from wiping.
 fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
-    let Parts { metastore, kms, realm, policy, clock, random, meters, audit, timeouts } = parts;
+    let Parts { metastore, replica, retries, kms, realm, policy, clock, random, meters, audit, timeouts } = parts;
     let vault = match Vault::with_random(Arc::clone(&random)) {
         Ok(vault) => vault,
         Err(error) => {
@@ -229,7 +232,8 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let index = Arc::new(KeyIndex::default());
         let guard = Guard::start(&inside, vault);
         let place = metastore.place().to_owned();
-        let store = MetastoreWriter::start(&outside.handle(), metastore, timeouts.metastore, Arc::clone(&meters));
+        let stores = Stores::new(metastore, replica, &retries, &meters, &random);
+        let store = MetastoreWriter::start(&outside.handle(), stores, timeouts.metastore);
         let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms, Arc::clone(&meters));
         let loader = Loader {
             store: store.clone(),

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use keyward::memory::{ArenaSettings, Backend};
 use keyward::{CryptoPolicy, IdError, KeyId};
+use secrecy::SecretString;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::address::{KmsAddress, StoreAddress};
 use super::error::Failure;
+use super::kms_address::KmsAddress;
 use super::options::Common;
 use super::settings::{Level, Settings};
+use super::store_address::StoreAddress;
 
 /// What a command runs with.
 ///
@@ -24,6 +26,9 @@ pub(super) struct Config {
     pub(super) service: String,
     pub(super) product: String,
     pub(super) store: StoreAddress,
+    /// Whether the password of the store stands in its address.
+    pub(super) password_in_address: bool,
+    pub(super) read_replica: Option<StoreAddress>,
     pub(super) kms: KmsAddress,
     pub(super) policy: CryptoPolicy,
     pub(super) max_payload: usize,
@@ -58,7 +63,18 @@ impl Config {
         };
         let mut given = common.settings;
         given.log = level(common.verbose).or(given.log);
-        Ok(Self::settle(given.or(file)))
+        // A password that is given here takes precedence over a file's, whichever way either is given.
+        let is_given = given.store_password.is_some() || given.store_password_file.is_some();
+        let mut settings = given.or(if is_given { file.without_password() } else { file });
+        if let Some(path) = settings.store_password_file.take() {
+            settings.store_password = Some(read_password(&path)?);
+        }
+        let password = settings.store_password.take();
+        let mut config = Self::settle(settings);
+        if let Some(password) = password {
+            give_password(&mut config.store, password)?;
+        }
+        Ok(config)
     }
 
     /// Returns the id of this service's and product's system key.
@@ -103,7 +119,9 @@ impl Config {
         Self {
             service: given.service.unwrap_or_else(|| "keyward".to_owned()),
             product: given.product.unwrap_or_else(|| "default".to_owned()),
+            password_in_address: given.store.as_ref().is_some_and(StoreAddress::has_password),
             store: given.store.unwrap_or_else(|| StoreAddress::Sqlite("keyward.db".into())),
+            read_replica: given.read_replica,
             kms: given.kms.unwrap_or_else(|| KmsAddress::Local("keyward.key".into())),
             policy,
             max_payload: given.max_payload.map_or(MAX_PAYLOAD, |size| size.0),
@@ -125,6 +143,28 @@ fn level(verbose: u8) -> Option<Level> {
         2 => Some(Level(LevelFilter::DEBUG)),
         _ => Some(Level(LevelFilter::TRACE)),
     }
+}
+
+/// Gives a store its password.
+///
+/// # Errors
+/// [`Failure::Usage`] when it has none.
+pub(super) fn give_password(store: &mut StoreAddress, password: SecretString) -> Result<(), Failure> {
+    if store.set_password(password) {
+        return Ok(());
+    }
+    let hint = "name a store that has one, or take the password away";
+    Err(Failure::Usage { fault: "a password is given for a store that has none", hint })
+}
+
+/// Reads a file that holds a password.
+///
+/// # Errors
+/// [`Failure::Open`].
+pub(super) fn read_password(path: &Path) -> Result<SecretString, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|source| Failure::Open { path: path.to_owned(), source })?;
+    let text = zeroize::Zeroizing::new(text);
+    Ok(SecretString::from(text.strip_suffix('\n').map_or(&**text, |line| line.strip_suffix('\r').unwrap_or(line))))
 }
 
 fn read(path: &Path) -> Result<Settings, ConfigError> {
@@ -154,7 +194,7 @@ mod tests {
                     require-memfd-secret=true";
         let config = parse(text).map(Config::settle).expect("every key is known");
         assert_eq!((config.service.as_str(), config.product.as_str()), ("s", "p"));
-        assert_eq!(config.store, StoreAddress::Memory);
+        assert!(matches!(config.store, StoreAddress::Memory));
         assert!(matches!(config.kms, KmsAddress::Local(path) if path == Path::new("k")));
         assert_eq!(config.policy.expire_after, Duration::from_secs(30 * 86_400));
         assert_eq!(config.policy.revoke_check_interval, Duration::from_secs(300));

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use keyward::kms::LocalKms;
-use keyward::stores::SqliteMetastore;
+use keyward::stores::KeyRow;
 use keyward::{Clock, DataRowRecord, Error, ManualClock, SessionFactory, Status};
 use zeroize::Zeroizing;
 
@@ -15,9 +14,11 @@ use super::ending::Ending;
 use super::error::Failure;
 use super::input::{Input, Limit};
 use super::keys::all_keys;
-use super::open::block_on;
-use super::options::Demo;
+use super::kms_address::KmsAddress;
+use super::open::{Kms, Store, block_on, has_keys, open_kms};
+use super::options::{Demo, Visible};
 use super::output::print;
+use super::store_address::StoreAddress;
 use super::table::{Listing, to_table};
 
 const README: &str = "README.md";
@@ -33,18 +34,51 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// [`Failure`]; the folder is removed whatever happens.
-pub(super) fn run(config: &Config, options: &Demo, ending: &Ending) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, options: &Demo, visible: &Visible, ending: &Ending) -> Result<(), Failure> {
     let (name, payload) = payload(options.file.as_deref(), config.max_payload)?;
     let make = || tempfile::Builder::new().prefix("keyward-demo-").tempdir().map_err(Failure::Folder);
     let remove = |path| drop(std::fs::remove_dir_all(path));
     let folder = ending.undoing(make, |folder| folder.path().to_owned(), remove)?;
-    let kms = LocalKms::open_or_create(folder.path().join("demo.key")).map_err(Failure::MasterKey)?;
-    let story = block_on(tell(config, kms, folder.path(), &name, &payload));
+    let story = block_on(async { tell(&Stage::new(config, visible, folder.path()).await?, &name, &payload).await });
     let removed = folder.close().map_err(Failure::Folder);
-    let mut story = story?;
+    let story = story?;
     removed?;
-    story.push_str("\nThe folder is removed. Next: keyward encrypt --help\n");
     print(&story)
+}
+
+/// Where the story is played.
+struct Stage {
+    store: Store,
+    kms: Kms,
+    service: String,
+    max_payload: usize,
+    /// What they are, for the first line.
+    place: String,
+    /// What is left of it, for the last one.
+    remains: String,
+}
+
+impl Stage {
+    /// Takes the store and the master key that the command line names, and makes in `folder` what it does not name.
+    async fn new(config: &Config, visible: &Visible, folder: &Path) -> Result<Self, Failure> {
+        let new = StoreAddress::Sqlite(folder.join("demo.db"));
+        let address = if visible.store { &config.store } else { &new };
+        let store = Store::open(address).await?;
+        let kms = if visible.kms { config.kms.clone() } else { KmsAddress::Local(folder.join("demo.key")) };
+        let is_new = !has_keys(&*store.admin).await?;
+        let kms = open_kms(&kms, is_new || !visible.kms)?;
+        let (service, place, remains) = if visible.store {
+            // Keys of its own: those of others are left alone.
+            let service = format!("demo{:x}", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros());
+            let place = format!("a service {service} of its own in\n{address}\n");
+            let remains = format!("Its keys stay in the store: those whose id ends in _{service}_eu.");
+            (service, place, remains)
+        } else {
+            let place = format!("a new SQLite store and master key in\n{}\n", folder.display());
+            ("app".to_owned(), place, "The folder is removed.".to_owned())
+        };
+        Ok(Self { store, kms, service, max_payload: config.max_payload, place, remains })
+    }
 }
 
 /// Reads what to encrypt; only the default file may be absent.
@@ -62,27 +96,24 @@ fn payload(file: Option<&Path>, max_payload: usize) -> Result<(String, Zeroizing
     Ok((name, bytes))
 }
 
-/// Plays the story on a store in `folder`.
-async fn tell(config: &Config, kms: LocalKms, folder: &Path, name: &str, payload: &[u8]) -> Result<String, Failure> {
-    let store = SqliteMetastore::open(folder.join("demo.db")).await.map_err(Failure::Store)?;
+/// Plays the story.
+async fn tell(stage: &Stage, name: &str, payload: &[u8]) -> Result<String, Failure> {
     let clock = Arc::new(ManualClock::at(SystemTime::now()));
-    let factory = SessionFactory::builder("app", "eu")
-        .metastore(store.clone())
-        .kms(kms)
+    let factory = SessionFactory::builder(&stage.service, "eu")
+        .metastore(Arc::clone(&stage.store.keys))
+        .kms(Arc::clone(&stage.kms))
         .clock(Arc::clone(&clock))
-        .max_payload(config.max_payload)
+        .max_payload(stage.max_payload)
         .build()
         .await?;
-    let mut story = format!(
-        "keyward demo: two tenants, {name} ({} bytes), and a new SQLite store and master key in\n{}\n",
-        payload.len(),
-        folder.display(),
-    );
+    let mut story = format!("keyward demo: two tenants, {name} ({} bytes), and {}", payload.len(), stage.place);
     two_tenants(&mut story, &factory, payload).await?;
     rotation(&mut story, &factory, &clock, payload).await?;
 
-    let keys = all_keys(&store).await?;
-    let listing = Listing::new(&keys, |_| true, 90 * DAY, clock.now());
+    let keys = all_keys(&*stage.store.admin).await?;
+    let suffix = format!("_{}_eu", stage.service);
+    let is_own = |row: &KeyRow| row.key.id.as_str().contains(&suffix);
+    let listing = Listing::new(&keys, is_own, 90 * DAY, clock.now());
     heading(
         &mut story,
         "4. What the store holds: keys, each wrapped by its parent, the system keys by the master key.",
@@ -94,6 +125,7 @@ async fn tell(config: &Config, kms: LocalKms, folder: &Path, name: &str, payload
     locked_memory(&mut story, &status);
     factory.close().await?;
     let _ = writeln!(story, "   Closed: {} keys are left in it.", factory.status().live_keys);
+    let _ = writeln!(story, "\n{} Next: keyward encrypt --help", stage.remains);
     Ok(story)
 }
 

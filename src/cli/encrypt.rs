@@ -1,6 +1,5 @@
 //! `keyward encrypt`
 
-use super::address::StoreAddress;
 use super::config::Config;
 use super::ending::Ending;
 use super::error::Failure;
@@ -10,6 +9,7 @@ use super::open::with_session;
 use super::options::Encrypt;
 use super::output::{Access, Output};
 use super::run::warn;
+use super::store_address::StoreAddress;
 
 /// Reads a payload, encrypts it, writes the record; text ends with a line feed.
 ///
@@ -21,7 +21,7 @@ pub(super) fn run(config: &Config, options: &Encrypt, ending: &Ending) -> Result
         let hint = "write to a file with --out, or choose --format json";
         return Err(Failure::BinaryToTerminal { what: "a binary record", hint });
     }
-    if config.store == StoreAddress::Memory {
+    if matches!(config.store, StoreAddress::Memory) {
         warn("the keys in --store memory end with this command: nothing will decrypt the record");
     }
     let payload = Input::open(&place.input)?.read(Limit::of_payload(config.max_payload))?;

@@ -7,6 +7,7 @@ use keyward::memory::signals::{self, Shutdown, SignalSettings};
 use keyward::{MemoryError, SessionFactory};
 
 use super::open::block_on;
+use super::run::say_plainly;
 
 /// Undoes what a command has begun when a signal ends it; keys are wiped whatever is undone.
 pub(super) struct Ending {
@@ -63,6 +64,11 @@ impl Ending {
             std::mem::forget(under_way.lock().unwrap_or_else(PoisonError::into_inner));
         });
         steps
+    }
+
+    /// Has a line printed on stderr when a signal ends the command, after what was given to the ending before.
+    pub(super) fn tells(&self, line: impl FnOnce() -> String + Send + 'static) {
+        self.undo_with(move || say_plainly(&format!("keyward: {}\n", line())));
     }
 
     /// Has `undo` run when a signal ends the command, on another thread.

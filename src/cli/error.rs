@@ -81,6 +81,14 @@ pub(super) enum Failure {
     NoStore { path: PathBuf },
     #[error("cannot open the store")]
     Store(#[source] StoreError),
+    #[error("cannot look at the table")]
+    Inspect(#[source] StoreError),
+    #[error("cannot change the table")]
+    Migrate(#[source] StoreError),
+    #[error("keys cannot be kept in this table")]
+    BrokenTable,
+    #[error("there is no table in {store}")]
+    NoTable { store: String },
     #[error("cannot list the keys")]
     List(#[source] StoreError),
     #[error("cannot use the master key")]
@@ -111,6 +119,14 @@ pub(super) enum Failure {
     Revoke(#[source] StoreError),
     #[error("{0} of the rows are no key records and were left as they are")]
     CorruptKeys(usize),
+    #[error("cannot copy key {key}")]
+    Copy {
+        key: KeyMeta,
+        #[source]
+        source: StoreError,
+    },
+    #[error("{0} of the keys are others in the store that was copied to, and were left as they are")]
+    Conflicts(usize),
     #[error("cannot shred")]
     Shred(#[source] StoreError),
     #[error("key {0} was shredded: nobody makes it anew")]
@@ -157,19 +173,26 @@ impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Config { .. } | Self::Memory(_) | Self::Doctor => Exit::Config,
-            Self::Open { .. } | Self::NoStore { .. } => Exit::NoInput,
+            Self::Open { .. } | Self::NoStore { .. } | Self::NoTable { .. } => Exit::NoInput,
             Self::Read { .. } | Self::Write { .. } => Exit::Io,
             Self::InputTooLarge { .. }
             | Self::Format(_)
             | Self::NoKey(_)
             | Self::Shredded(_)
+            | Self::Conflicts(_)
             | Self::Line { .. }
             | Self::Lines { .. }
             | Self::OtherOutput { .. } => Exit::Data,
             Self::Create { .. } | Self::Folder(_) | Self::Occupied { .. } => Exit::CannotCreate,
             Self::BinaryToTerminal { .. } | Self::Partition(_) | Self::Usage { .. } => Exit::Usage,
-            Self::Store(error) | Self::List(error) | Self::Revoke(error) | Self::Shred(error) => exit_of_store(error),
-            Self::CorruptKeys(_) => Exit::Unavailable,
+            Self::Store(error)
+            | Self::Inspect(error)
+            | Self::Migrate(error)
+            | Self::List(error)
+            | Self::Revoke(error)
+            | Self::Copy { source: error, .. }
+            | Self::Shred(error) => exit_of_store(error),
+            Self::CorruptKeys(_) | Self::BrokenTable => Exit::Unavailable,
             Self::MasterKey(error) => exit_of_kms(error),
             Self::Build(BuildError::Id(_) | BuildError::Policy(_)) => Exit::Config,
             Self::Build(BuildError::Memory(error)) => exit_of_memory(error),
@@ -186,6 +209,13 @@ impl Failure {
             Self::InputTooLarge { .. } => Some("raise --max-payload"),
             Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } => Some(hint),
             Self::NoKey(_) => Some("`keyward keys list` shows the ids of all keys and when they were created"),
+            Self::BrokenTable => Some("make the changes that are called broken above"),
+            Self::NoTable { .. } => Some("name the store that has the keys"),
+            Self::Copy { .. } => Some("run it again when that is mended: it goes on where it ended"),
+            Self::Conflicts(_) => Some(
+                "find out which of the two stores has the key that records are encrypted under; nothing that was encrypted under \
+                 the other one can be decrypted once that is gone",
+            ),
             Self::Line { .. } => Some(
                 "mend it, or have such lines copied as they are with --keep-going; --resume goes on where --out ends",
             ),

@@ -1,10 +1,10 @@
 //! The command: one file per subcommand, and what they share. It knows the library by its public API alone.
 //!
 //! * `run.rs` is the way from the command line to the exit code; `options.rs` is the command line.
-//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
+//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `migrate.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
 //!   they do when a signal ends them.
-//! * `settings.rs` are the options that all share, in their text forms; `address.rs` is what `--store` and `--kms` name;
-//!   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
+//! * `settings.rs` are the options that all share, in their text forms; `store_address.rs` and `kms_address.rs`
+//!   are what `--store` and `--kms` name, parsed by a `quiet.rs` that repeats no secret;   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
 //! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
 //!   `progress.rs`; `table.rs` lists keys; `time.rs` is how instants look.
 //! * `error.rs` says what failed, what to do, and with which exit code.
@@ -12,7 +12,6 @@
 //! Files are read and written in the main thread: while no async code runs, or, in `keys/rewrap/`, between the calls of the
 //! one task of a runtime that nobody else uses.
 
-mod address;
 mod completions;
 mod config;
 mod decrypt;
@@ -24,12 +23,16 @@ mod error;
 mod format;
 mod input;
 mod keys;
+mod kms_address;
+mod migrate;
 mod open;
 mod options;
 mod output;
 mod progress;
+mod quiet;
 mod run;
 mod settings;
+mod store_address;
 mod table;
 mod time;
 

@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
-use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SqliteMetastore};
+use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SchemaAdmin, SqliteMetastore};
 use keyward::{CryptoPolicy, Session, SessionFactory};
+use tokio::runtime::Runtime;
 
-use super::address::{KmsAddress, StoreAddress};
 use super::config::Config;
 use super::ending::Ending;
 use super::error::Failure;
+use super::kms_address::KmsAddress;
+use super::store_address::StoreAddress;
 
-type Kms = Arc<dyn KeyManagementService>;
+pub(super) type Kms = Arc<dyn KeyManagementService>;
 
 /// Opens a session of `partition`, has `work` done with it, and closes everything, whatever came of the work.
 ///
@@ -45,16 +47,17 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
     ending: &Ending,
     work: impl FnOnce(SessionFactory, Arc<dyn KeyAdmin>) -> F,
 ) -> Result<R, Failure> {
-    let kms = open_kms(config)?;
     block_on(async {
-        let store = Store::open(&config.store).await?;
-        let factory = SessionFactory::builder(&config.service, &config.product)
+        let (store, kms) = open_both(config).await?;
+        let mut builder = SessionFactory::builder(&config.service, &config.product)
             .metastore(store.keys)
             .kms(kms)
             .policy(policy)
-            .max_payload(config.max_payload)
-            .build()
-            .await?;
+            .max_payload(config.max_payload);
+        if let Some(replica) = &config.read_replica {
+            builder = builder.read_replica(Store::open(replica).await?.keys);
+        }
+        let factory = builder.build().await?;
         ending.close_with(&factory);
         let result = work(factory.clone(), store.admin).await;
         let closed = factory.close().await;
@@ -62,6 +65,33 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
         closed?;
         Ok(result)
     })
+}
+
+/// Opens the store and the master key.
+///
+/// A new master key is made for a new store alone: the keys of one that exists were wrapped under another.
+async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
+    if require_store(&config.store).is_err() {
+        // Before the file is made: without a master key it would be of no use.
+        let kms = open_kms(&config.kms, true)?;
+        return Ok((Store::open(&config.store).await?, kms));
+    }
+    let store = Store::open(&config.store).await?;
+    let is_new = match &config.kms {
+        KmsAddress::Local(path) if is_missing(path) => !has_keys(&*store.admin).await?,
+        _ => false,
+    };
+    Ok((store, open_kms(&config.kms, is_new)?))
+}
+
+/// Tells whether there are keys in the store.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(super) async fn has_keys(store: &dyn KeyAdmin) -> Result<bool, Failure> {
+    // A table that others share has rows that are no keys, but few.
+    let rows = store.list(None, 500).await.map_err(Failure::List)?;
+    Ok(rows.len() == 500 || rows.iter().any(|row| row.key.id.kind().is_some()))
 }
 
 /// Opens the store to look at and to change keys in, never making one.
@@ -73,18 +103,83 @@ pub(super) async fn open_admin(address: &StoreAddress) -> Result<Arc<dyn KeyAdmi
     Ok(Store::open(address).await?.admin)
 }
 
-/// One store, as those see it who encrypt and those who look after its keys.
-struct Store {
-    keys: Arc<dyn Metastore>,
-    admin: Arc<dyn KeyAdmin>,
+/// Opens the store to look at and to change its table, making nothing before it is changed.
+///
+/// # Errors
+/// [`Failure::Store`], and [`Failure::Usage`] when the store has no table.
+pub(super) async fn open_schema(address: &StoreAddress) -> Result<Arc<dyn SchemaAdmin>, Failure> {
+    let opened = match address {
+        StoreAddress::Memory => return Err(NO_SCHEMA),
+        StoreAddress::Sqlite(path) => SqliteMetastore::connect_for_schema(path).await.map(schema_of),
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(options) => {
+            keyward::stores::PostgresMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
+        #[cfg(feature = "mysql")]
+        StoreAddress::Mysql(options) => {
+            keyward::stores::MysqlMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
+        #[cfg(feature = "dynamodb")]
+        StoreAddress::DynamoDb(options) => {
+            keyward::stores::DynamoDbMetastore::connect_for_schema((**options).clone()).await.map(schema_of)
+        }
+    };
+    opened.map_err(Failure::Store)
+}
+
+const NO_SCHEMA: Failure = Failure::Usage {
+    fault: "a store in memory has no schema",
+    hint: "name another with --store: sqlite:PATH, or one on a server",
+};
+
+fn schema_of(store: impl SchemaAdmin) -> Arc<dyn SchemaAdmin> {
+    Arc::new(store)
+}
+
+/// Tells whether an embedded store has its table, making none; stores on servers say so themselves when they are opened.
+///
+/// # Errors
+/// [`Failure::Store`], [`Failure::Inspect`].
+pub(super) async fn has_table(address: &StoreAddress) -> Result<bool, Failure> {
+    match address {
+        StoreAddress::Sqlite(_) => {
+            let report = open_schema(address).await?.inspect().await.map_err(Failure::Inspect)?;
+            Ok(report.exists)
+        }
+        _ => Ok(true),
+    }
+}
+
+/// One store, as those see it who encrypt and those who look after its keys; cloning shares it.
+#[derive(Clone)]
+pub(super) struct Store {
+    pub(super) keys: Arc<dyn Metastore>,
+    pub(super) admin: Arc<dyn KeyAdmin>,
 }
 
 impl Store {
-    async fn open(address: &StoreAddress) -> Result<Self, Failure> {
-        Ok(match address {
-            StoreAddress::Memory => Self::of(InMemoryMetastore::new()),
-            StoreAddress::Sqlite(path) => Self::of(SqliteMetastore::open(path).await.map_err(Failure::Store)?),
-        })
+    /// Opens a store, making an embedded one that does not exist.
+    ///
+    /// # Errors
+    /// [`Failure::Store`].
+    pub(super) async fn open(address: &StoreAddress) -> Result<Self, Failure> {
+        let opened = match address {
+            StoreAddress::Memory => Ok(Self::of(InMemoryMetastore::new())),
+            StoreAddress::Sqlite(path) => SqliteMetastore::open(path).await.map(Self::of),
+            #[cfg(feature = "postgres")]
+            StoreAddress::Postgres(options) => {
+                keyward::stores::PostgresMetastore::connect((**options).clone()).await.map(Self::of)
+            }
+            #[cfg(feature = "mysql")]
+            StoreAddress::Mysql(options) => {
+                keyward::stores::MysqlMetastore::connect((**options).clone()).await.map(Self::of)
+            }
+            #[cfg(feature = "dynamodb")]
+            StoreAddress::DynamoDb(options) => {
+                keyward::stores::DynamoDbMetastore::connect((**options).clone()).await.map(Self::of)
+            }
+        };
+        opened.map_err(Failure::Store)
     }
 
     fn of(store: impl Metastore + KeyAdmin) -> Self {
@@ -98,7 +193,15 @@ impl Store {
 /// # Errors
 /// [`Failure::Runtime`], and those of the work.
 pub(super) fn block_on<R>(work: impl Future<Output = Result<R, Failure>>) -> Result<R, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?.block_on(work)
+    runtime()?.block_on(work)
+}
+
+/// Makes the runtime of work that is not done in one go.
+///
+/// # Errors
+/// [`Failure::Runtime`].
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
 }
 
 fn is_missing(path: &Path) -> bool {
@@ -116,17 +219,16 @@ pub(super) fn require_store(address: &StoreAddress) -> Result<(), Failure> {
     }
 }
 
-/// Reads the key file, or takes the key: blocking.
+/// Reads the key file, or takes the key: blocking. A file is made for a new store alone.
 ///
-/// A new master key is made for a new store alone: the keys of one that exists were wrapped under another.
-fn open_kms(config: &Config) -> Result<Kms, Failure> {
-    let store_is_new = require_store(&config.store).is_err() || matches!(config.store, StoreAddress::Memory);
-    let kms: Kms = match &config.kms {
+/// # Errors
+/// [`Failure::MasterKey`].
+pub(super) fn open_kms(address: &KmsAddress, store_is_new: bool) -> Result<Kms, Failure> {
+    Ok(match address {
         KmsAddress::Local(path) if store_is_new => {
             Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?)
         }
         KmsAddress::Local(path) => Arc::new(LocalKms::open(path).map_err(Failure::MasterKey)?),
         KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
-    };
-    Ok(kms)
+    })
 }

@@ -61,23 +61,45 @@ pub(super) struct Common {
 pub(super) enum Command {
     /// Show what it does, on one screen: two tenants, a refused read, a rotation, the stored keys
     ///
-    /// Works in a temporary folder with a store and a master key of its own, whatever --store and --kms say.
+    /// Works in a temporary folder with a store and a master key of its own, unless --store or --kms stand on the command line:
+    /// then in that store, where it leaves a few keys of a service of its own.
     Demo(Demo),
     /// Encrypt a payload into a record
     Encrypt(Encrypt),
     /// Decrypt a record into its payload
     Decrypt(Decrypt),
-    /// Look after the keys in the store: list, revoke, rotate, rewrap, shred
+    /// Look after the keys in the store: list, revoke, rotate, rewrap, shred, copy
     ///
     /// All but list are dry runs unless --execute is given: they say what they would do.
     #[command(subcommand)]
     Keys(Keys),
+    /// Show how the table in the store should be, and how it is; --apply makes it
+    ///
+    /// Prints the statements that make a new table, and each difference of one that is there, with whether it matters. Needs no
+    /// master key. Ends with 69 when keys cannot be kept in the table.
+    #[command(after_help = MIGRATE)]
+    Migrate(Migrate),
     /// Show what protects keys in memory on this machine, and what to change
     ///
     /// Needs no store and no master key. Ends with 78 when the strict memory policy would refuse to start.
     Doctor(Doctor),
     /// Print a completion script for a shell
     Completions(Completions),
+}
+
+const MIGRATE: &str = "\
+Examples:
+  keyward migrate --store postgres://keyward@db.example/keys              look, and change nothing
+  keyward migrate --store postgres://keyward@db.example/keys --apply      make the table, or what is safe to change in it";
+
+#[derive(Args)]
+pub(super) struct Migrate {
+    /// Make the table when there is none, and those changes that take little time, lock nobody out and lose nothing
+    #[arg(long)]
+    pub(super) apply: bool,
+    /// Print one JSON object
+    #[arg(long, env = "KEYWARD_JSON", value_parser = FalseyValueParser::new())]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]
@@ -137,15 +159,37 @@ pub(super) struct Completions {
 /// One that prints itself: what is wrong, or the help or version that was asked for.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let matches = Options::command().try_get_matches_from(arguments)?;
-    let kms_is_visible = leaf(&matches).value_source("kms") == Some(ValueSource::CommandLine);
-    Ok(Parsed { options: Options::from_arg_matches(&matches)?, kms_is_visible })
+    let leaf = leaf(&matches);
+    // Not every subcommand has every option.
+    let is_visible = |option| {
+        leaf.try_contains_id(option).unwrap_or(false) && leaf.value_source(option) == Some(ValueSource::CommandLine)
+    };
+    let visible = Visible {
+        kms: is_visible("kms"),
+        store: is_visible("store"),
+        store_password: is_visible("store_password"),
+        read_replica: is_visible("read_replica"),
+        from: is_visible("from"),
+        to: is_visible("to"),
+    };
+    Ok(Parsed { options: Options::from_arg_matches(&matches)?, visible })
 }
 
 /// Options, and what is to be known about where they came from.
 pub(super) struct Parsed {
     pub(super) options: Options,
-    /// Whether `--kms` stands on the command line, which other users of the machine can read.
-    pub(super) kms_is_visible: bool,
+    pub(super) visible: Visible,
+}
+
+/// Which options stand on the command line, which other users of the machine can read.
+#[expect(clippy::struct_excessive_bools, reason = "one per option")]
+pub(super) struct Visible {
+    pub(super) kms: bool,
+    pub(super) store: bool,
+    pub(super) store_password: bool,
+    pub(super) read_replica: bool,
+    pub(super) from: bool,
+    pub(super) to: bool,
 }
 
 /// Returns the matches of the innermost subcommand: it knows the source of the options that all share.

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use keyward::memory::{harden, init, report};
 
-use super::address::KmsAddress;
 use super::config::Config;
 use super::ending::Ending;
 use super::error::{Exit, Failure};
-use super::options::{Command, Parsed, parse};
-use super::{completions, decrypt, demo, doctor, encrypt, keys};
+use super::keys::Keys;
+use super::kms_address::KmsAddress;
+use super::options::{Command, Parsed, Visible, parse};
+use super::store_address::StoreAddress;
+use super::{completions, decrypt, demo, doctor, encrypt, keys, migrate};
 
 /// Runs the command of this process.
 pub(crate) fn run() -> ExitCode {
@@ -53,17 +55,15 @@ pub(super) fn warn(text: &str) {
 }
 
 fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
-    let Parsed { options, kms_is_visible } = parsed;
+    let Parsed { options, visible } = parsed;
     if let Command::Completions(options) = &options.command {
         return completions::run(options);
     }
     let config = Config::load(options.common)?;
     log_to_stderr(&config);
-    if kms_is_visible && matches!(config.kms, KmsAddress::Static(_)) {
-        warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
-    }
+    warn_of_secrets(&config, &options.command, &visible);
     match &options.command {
-        Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, ending)),
+        Command::Demo(options) => protect(&config).and_then(|()| demo::run(&config, options, &visible, ending)),
         Command::Encrypt(options) => protect(&config).and_then(|()| encrypt::run(&config, options, ending)),
         Command::Decrypt(options) => protect(&config).and_then(|()| decrypt::run(&config, options, ending)),
         Command::Keys(options) => {
@@ -72,8 +72,31 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
             }
             keys::run(&config, options, ending)
         }
+        Command::Migrate(options) => migrate::run(&config, options),
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),
+    }
+}
+
+/// Tells whoever gave a secret on the command line how else to give it.
+fn warn_of_secrets(config: &Config, command: &Command, visible: &Visible) {
+    if visible.kms && matches!(config.kms, KmsAddress::Static(_)) {
+        warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
+    }
+    let in_replica = visible.read_replica && config.read_replica.as_ref().is_some_and(StoreAddress::has_password);
+    if visible.store_password || visible.store && config.password_in_address || in_replica {
+        warn(
+            "other users of this machine can see a password on the command line; KEYWARD_STORE, KEYWARD_STORE_PASSWORD, \
+             --store-password-file or --config hide it",
+        );
+    }
+    if let Command::Keys(Keys::Copy(copy)) = command
+        && (visible.from && copy.from.has_password() || visible.to && copy.to.has_password())
+    {
+        warn(
+            "other users of this machine can see a password on the command line; KEYWARD_FROM, KEYWARD_TO, \
+             --from-password-file and --to-password-file hide it",
+        );
     }
 }
 

@@ -1,13 +1,17 @@
 //! The options that all subcommands share, each with its environment variable and its key in the configuration file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use keyward::memory::MemoryPolicy;
+use secrecy::SecretString;
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::address::{KmsAddress, KmsParser, StoreAddress};
+use super::kms_address::KmsAddress;
+use super::quiet::Quiet;
+use super::store_address::StoreAddress;
 
 /// What was given in one place: the command line with the environment, or the configuration file.
 #[derive(Args, Default, Deserialize)]
@@ -19,12 +23,33 @@ pub(super) struct Settings {
     /// Product, as it stands in key ids [default: default]
     #[arg(long, global = true, env = "KEYWARD_PRODUCT", value_name = "NAME")]
     pub(super) product: Option<String>,
-    /// Where keys are stored: sqlite:PATH, or memory, which ends with the command [default: sqlite:keyward.db]
-    #[arg(long, global = true, env = "KEYWARD_STORE", value_name = "STORE")]
+    /// Where keys are stored: sqlite:PATH, postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE,
+    /// dynamodb:TABLE?region=REGION, or memory, which ends with the command [default: sqlite:keyward.db]
+    #[arg(long, global = true, env = "KEYWARD_STORE", value_name = "STORE", hide_env_values = true,
+        value_parser = Quiet::<StoreAddress>::new())]
     pub(super) store: Option<StoreAddress>,
+    /// A file that holds the password of the store, when it is not in --store; a line break at its end does not count
+    #[arg(long, global = true, env = "KEYWARD_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub(super) store_password_file: Option<PathBuf>,
+    /// The password of the store: meant for the environment, where other users do not see it
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWARD_STORE_PASSWORD",
+        value_name = "PASSWORD",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "store_password_file"
+    )]
+    pub(super) store_password: Option<SecretString>,
+    /// A copy of the store that is near: keys are looked for there first; a store as in --store
+    #[arg(long, global = true, env = "KEYWARD_READ_REPLICA", value_name = "STORE", hide_env_values = true,
+        value_parser = Quiet::<StoreAddress>::new())]
+    pub(super) read_replica: Option<StoreAddress>,
     /// The master key: local:PATH, a file made on first use with mode 0600, or static:HEX, 64 hex digits for tests
     /// [default: local:keyward.key]
-    #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, value_parser = KmsParser)]
+    #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
+        value_parser = Quiet::<KmsAddress>::new())]
     pub(super) kms: Option<KmsAddress>,
     /// How long a key encrypts; it decrypts for ever [default: 90d]
     #[arg(long, global = true, env = "KEYWARD_EXPIRE_AFTER", value_name = "TIME")]
@@ -56,12 +81,20 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Leaves the store's password out.
+    pub(super) fn without_password(self) -> Self {
+        Self { store_password: None, store_password_file: None, ..self }
+    }
+
     /// Fills what is not given from `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
             service: self.service.or(other.service),
             product: self.product.or(other.product),
             store: self.store.or(other.store),
+            store_password_file: self.store_password_file.or(other.store_password_file),
+            store_password: self.store_password.or(other.store_password),
+            read_replica: self.read_replica.or(other.read_replica),
             kms: self.kms.or(other.kms),
             expire_after: self.expire_after.or(other.expire_after),
             revoke_check: self.revoke_check.or(other.revoke_check),

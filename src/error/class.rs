@@ -60,3 +60,22 @@ impl Error {
         }
     }
 }
+
+impl StoreError {
+    /// All that [`class`](Self::class) may return.
+    pub(crate) const CLASSES: [&'static str; 6] =
+        ["transient", "permanent", "corrupt", "timeout", "pool_timeout", "open"];
+
+    /// Returns what kind of error this is, in one word of a fixed set.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Transient { .. } => "transient",
+            Self::Permanent { .. } => "permanent",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Timeout { .. } => "timeout",
+            Self::PoolTimeout { .. } => "pool_timeout",
+            Self::Open { .. } => "open",
+        }
+    }
+}

@@ -5,12 +5,15 @@ use std::time::Instant;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_histogram, gauge, histogram};
 
 use super::names::{describe, keys};
+use crate::error::StoreError;
 
 /// What a factory measures.
 pub(crate) struct Meters {
     pub(super) encrypt: Histogram,
     pub(super) decrypt: Histogram,
     pub(crate) metastore: CallMeters<3>,
+    pub(crate) primary: StoreMeters,
+    pub(crate) replica: StoreMeters,
     pub(crate) kms: CallMeters<2>,
     pub(crate) system_keys: KeyMeters,
     pub(crate) intermediate_keys: KeyMeters,
@@ -24,7 +27,37 @@ pub(crate) struct Meters {
     errors: Vec<(&'static str, Counter)>,
 }
 
+/// What is measured of the calls to one store.
+#[derive(Clone)]
+pub(crate) struct StoreMeters {
+    pub(crate) retries: Counter,
+    pub(crate) lost_replies: Counter,
+    pub(crate) open: Gauge,
+    failures: Vec<(&'static str, Counter)>,
+}
+
+impl StoreMeters {
+    /// Registers those of the store that has this role.
+    fn new(role: &'static str) -> Self {
+        let failures = StoreError::CLASSES.iter();
+        Self {
+            retries: counter!(keys::STORE_RETRIES, "store" => role),
+            lost_replies: counter!(keys::LOST_REPLIES, "store" => role),
+            open: gauge!(keys::BREAKER_OPEN, "store" => role),
+            failures: failures
+                .map(|&class| (class, counter!(keys::STORE_FAILURES, "store" => role, "class" => class)))
+                .collect(),
+        }
+    }
+
+    /// Counts an attempt that failed.
+    pub(crate) fn count_failure(&self, class: &'static str) {
+        count(&self.failures, class);
+    }
+}
+
 /// Durations of the calls to a service, one histogram for each kind of call.
+#[derive(Clone)]
 pub(crate) struct CallMeters<const CALLS: usize>([Histogram; CALLS]);
 
 impl<const CALLS: usize> CallMeters<CALLS> {
@@ -120,6 +153,8 @@ impl Meters {
             encrypt: histogram!(keys::ENCRYPT),
             decrypt: histogram!(keys::DECRYPT),
             metastore: CallMeters::new("metastore", metastore, ["load", "loadlatest", "store"]),
+            primary: StoreMeters::new("primary"),
+            replica: StoreMeters::new("replica"),
             kms: CallMeters::new("kms", kms, ["encryptkey", "decryptkey"]),
             system_keys: KeyMeters::new("system", "system_keys", causes),
             intermediate_keys: KeyMeters::new("intermediate", "intermediate_keys", causes),

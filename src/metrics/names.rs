@@ -37,6 +37,10 @@ pub(super) mod keys {
     pub(in super::super) const SESSIONS: &str = "keyward_sessions_open";
     pub(in super::super) const ERRORS: &str = "keyward_errors_total";
     pub(in super::super) const MAILBOX: &str = "keyward_mailbox_pending";
+    pub(in super::super) const STORE_RETRIES: &str = "keyward_metastore_retries_total";
+    pub(in super::super) const STORE_FAILURES: &str = "keyward_metastore_failures_total";
+    pub(in super::super) const LOST_REPLIES: &str = "keyward_metastore_lost_replies_total";
+    pub(in super::super) const BREAKER_OPEN: &str = "keyward_metastore_breaker_open";
     pub(in super::super) const AUDIT_DROPPED: &str = "keyward_audit_dropped_total";
 }
 
@@ -81,5 +85,9 @@ pub(crate) fn describe() {
     describe_gauge!(keys::SESSIONS, "Sessions that exist, kept ones included");
     describe_counter!(keys::ERRORS, "Operations of sessions that failed, by class");
     describe_gauge!(keys::MAILBOX, "Messages that an actor was sent and has not answered");
+    describe_counter!(keys::STORE_RETRIES, "Calls to a metastore that were repeated");
+    describe_counter!(keys::STORE_FAILURES, "Attempts at calls to a metastore that failed, by class");
+    describe_counter!(keys::LOST_REPLIES, "Inserts whose reply was lost, so that it was looked what became of them");
+    describe_gauge!(keys::BREAKER_OPEN, "1 while a metastore is not asked because it kept failing");
     describe_counter!(keys::AUDIT_DROPPED, "Audit events that were dropped because the queue was full");
 }

@@ -124,7 +124,7 @@ pub(crate) fn decode_base64_into(field: &'static str, text: &[u8], out: &mut Vec
     BASE64.decode_vec(text, out).map_err(|_| RecordError::Base64 { field })
 }
 
-pub(super) fn base64_text(bytes: &[u8]) -> String {
+pub(crate) fn base64_text(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 

@@ -62,7 +62,7 @@ pub(super) fn envelope_key_record(json: &[u8]) -> Result<EnvelopeKeyRecord, Reco
 }
 
 /// Decodes a field; line breaks inside base64, which some writers wrap it with, are passed over.
-fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, RecordError> {
+pub(crate) fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, RecordError> {
     let mut bytes = Vec::new();
     if text.contains(['\r', '\n']) {
         let joined = text.replace(['\r', '\n'], "");

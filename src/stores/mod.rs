@@ -3,8 +3,12 @@
 //! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
 //! revoke and shred by [`KeyAdmin`].
 
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+mod address;
 #[cfg(feature = "mysql")]
 mod driver_thread;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -27,6 +31,8 @@ mod mysql_table;
 #[cfg(feature = "mysql")]
 mod mysql_tls;
 mod place;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod rows;
 mod schema;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -37,6 +43,8 @@ mod sql_url;
 mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite_admin;
+#[cfg(feature = "sqlite")]
+mod sqlite_schema;
 #[cfg(feature = "sqlite")]
 mod sqlite_table;
 #[cfg(feature = "mysql")]
@@ -49,14 +57,20 @@ use async_trait::async_trait;
 pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+pub use address::AddressError;
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbMetastore, DynamoDbOptions, RegionSuffix};
 pub use memory::InMemoryMetastore;
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlMetastore;
 #[cfg(feature = "mysql")]
 pub use mysql_options::MysqlOptions;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresMetastore, PostgresOptions};
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-pub use sql_server::{AddressError, PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
+pub use sql_server::{PoolSettings, ReplicaConsistency, SqlServer, TlsMode, TlsSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{BUSY_TIMEOUT, SqliteMetastore, SqliteOptions};
 

@@ -4,8 +4,9 @@ use mysql_async::{Params, Value};
 
 use super::mysql_pool::Connection;
 use super::mysql_table::{Found, SELECT, exact, find, insert, same_id, same_text, select};
+use super::rows::{FIRST, LAST};
 use super::rows::{is_buried, revoked_text};
-use super::utc::{FIRST, LAST, digits};
+use super::utc::digits;
 use super::{KeyRow, Revocation, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};

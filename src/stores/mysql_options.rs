@@ -1,5 +1,6 @@
 //! How a MySQL or MariaDB server is reached.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::sql_server::{AddressError, ReplicaConsistency, SqlServer};
@@ -44,6 +45,13 @@ pub struct MysqlOptions {
 /// What [`AddressError::UnknownOption`] lists.
 const KNOWN: &str = "sslmode, sslrootcert, sslcert, sslkey, pool_size, pool_wait, connect_timeout, \
     replica_read_consistency";
+
+/// Where the server is, without the password.
+impl fmt::Display for MysqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server.place("mysql"))
+    }
+}
 
 impl FromStr for MysqlOptions {
     type Err = AddressError;

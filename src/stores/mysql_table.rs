@@ -6,8 +6,9 @@ use mysql_async::{Params, Row, Value};
 
 use super::mysql_failure::{DUPLICATE_ENTRY, FOREIGN_TEXT, code, is_bad_time};
 use super::mysql_pool::Connection;
+use super::rows::{FIRST, LAST};
 use super::rows::{corrupt, is_buried, parse_row};
-use super::utc::{FIRST, LAST, digits, seconds};
+use super::utc::{digits, seconds};
 use super::{StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};

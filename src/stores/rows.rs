@@ -6,6 +6,13 @@ use crate::ids::KeyMeta;
 use crate::record::with_revoked;
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
+/// 0001-01-01 00:00:00, the first time whose digits sort as times do.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(super) const FIRST: i64 = -62_135_596_800;
+/// 9999-12-31 23:59:59, the last one.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(super) const LAST: i64 = 253_402_300_799;
+
 /// Refuses to shred behind anything but a tombstone that [`Metastore::store`](super::Metastore::store) will see.
 pub(super) fn check_tombstone(operation: &'static str, record: &EnvelopeKeyRecord) -> Result<(), StoreError> {
     if is_buried(record) {

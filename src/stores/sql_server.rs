@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub(super) use super::address::AddressError;
+use super::address::seconds;
 use super::sql_url::SqlUrl;
 
 /// Where a SQL server is and how connections to it are made.
@@ -28,40 +30,6 @@ pub struct SqlServer {
     pub tls: TlsSettings,
     /// How many connections there are, and how long they may take.
     pub pool: PoolSettings,
-}
-
-/// Why a text is no address of a store. Never repeats what may be a password.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressError {
-    /// Not of the form `scheme://…`, or of another scheme.
-    #[error("an address has the form scheme://user:password@host:port/database?option=value")]
-    Scheme,
-    /// Not a host.
-    #[error("a host is a name, an IPv4 address or, in brackets, an IPv6 address")]
-    Host,
-    /// Not a port.
-    #[error("a port is a number from 1 to 65535; is a `@` missing behind the password?")]
-    Port,
-    /// `%` sequences that stand for no text.
-    #[error("what % and hex digits stand for is not UTF-8")]
-    Encoding,
-    /// An option that nobody knows.
-    #[error("there is no option {name:?} here; it may be one of {known}")]
-    UnknownOption {
-        /// Its name.
-        name: String,
-        /// Those that are.
-        known: &'static str,
-    },
-    /// The value of an option.
-    #[error("the option {name} must be {expected}")]
-    Value {
-        /// Its name.
-        name: &'static str,
-        /// What it may be.
-        expected: &'static str,
-    },
 }
 
 /// Encryption of connections.
@@ -104,7 +72,7 @@ pub enum TlsMode {
 ///
 /// # Defaults
 /// * `size` 10: key calls are rare and short; the server has to bear the sum over all processes.
-/// * `wait` 5 s, `connect` 5 s: within the 10 s that a factory gives a call.
+/// * `wait` 2 s, `connect` 2 s: within the 3 s that a factory gives an attempt, so that its error says what was waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSettings {
@@ -118,7 +86,7 @@ pub struct PoolSettings {
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { size: 10, wait: Duration::from_secs(5), connect: Duration::from_secs(5) }
+        Self { size: 10, wait: Duration::from_secs(2), connect: Duration::from_secs(2) }
     }
 }
 
@@ -242,12 +210,6 @@ fn is_this_machine(host: &str) -> bool {
     host.starts_with('/')
         || host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn seconds(name: &'static str, value: &str) -> Result<Duration, AddressError> {
-    let expected = "a number of seconds from 0.001 to 86400";
-    let seconds = value.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or(AddressError::Value { name, expected })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use secrecy::SecretString;
 
-use super::sql_server::AddressError;
+use super::address::{AddressError, decode, options};
 
 /// The parts of a text, decoded.
 #[derive(Debug, Default)]
@@ -35,11 +35,10 @@ impl SqlUrl {
             Some((user, password)) => (filled(user)?, filled(password)?.map(SecretString::from)),
             None => (None, None),
         };
-        let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (place, settings) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
         let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(host).collect::<Result<_, _>>()?;
-        let options = options.split('&').filter(|option| !option.is_empty()).map(option).collect::<Result<_, _>>()?;
-        Ok(Self { user, password, hosts, database: filled(database)?, options })
+        Ok(Self { user, password, hosts, database: filled(database)?, options: options(settings)? })
     }
 }
 
@@ -58,34 +57,9 @@ fn host(text: &str) -> Result<(String, Option<u16>), AddressError> {
     Ok((filled(name)?.ok_or(AddressError::Host)?, port))
 }
 
-fn option(text: &str) -> Result<(String, String), AddressError> {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    Ok((decode(name)?, decode(value)?))
-}
-
 /// Decodes a part; an empty one is none.
 fn filled(text: &str) -> Result<Option<String>, AddressError> {
     Ok(Some(decode(text)?).filter(|text| !text.is_empty()))
-}
-
-fn decode(text: &str) -> Result<String, AddressError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high << 4 | low).expect("two hex digits are a byte"));
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    // The bytes may be a password: they are not kept in the error.
-    String::from_utf8(bytes).map_err(|_| AddressError::Encoding)
 }
 
 #[cfg(test)]

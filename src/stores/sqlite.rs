@@ -93,13 +93,30 @@ impl SqliteMetastore {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub async fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        Self::start(path.as_ref(), move |file| Table::open(file, options.busy_timeout)).await
+    }
+
+    /// Opens the file for [`SchemaAdmin`](super::SchemaAdmin) alone: one that is missing, and a table that is, are made by
+    /// [`apply`](super::SchemaAdmin::apply).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for what is missing.
+    pub async fn connect_for_schema(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::start(path.as_ref(), |file| Table::look(file, BUSY_TIMEOUT)).await
+    }
+
+    /// Starts the thread, which opens the table.
+    async fn start(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<Table, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
         let file: Arc<Path> = std::path::absolute(path).map_err(cannot_start)?.into();
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (reply, opened) = oneshot::channel();
         let thread_file = Arc::clone(&file);
         thread::Builder::new()
             .name("keyward-sqlite".to_owned())
-            .spawn(move || match Table::open(&thread_file, options.busy_timeout) {
+            .spawn(move || match open(&thread_file) {
                 Ok(table) => {
                     // A caller that went away dropped `jobs` too, which ends `serve`.
                     let _ = reply.send(Ok(()));
@@ -121,7 +138,7 @@ impl SqliteMetastore {
     }
 
     /// Has the thread do `work` and waits for its answer.
-    async fn run<R: Send + 'static>(
+    pub(super) async fn run<R: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&mut Table) -> Result<R, StoreError> + Send + 'static,

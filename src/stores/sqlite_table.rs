@@ -12,6 +12,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::place::{permanent, transient};
+pub(super) use super::rows::{FIRST, LAST};
 use super::rows::{corrupt, parse_row};
 use super::{KeyRow, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
@@ -21,14 +22,11 @@ pub(super) const OPENING: &str = "opening the SQLite key table";
 pub(super) const LOADING: &str = "loading a key from SQLite";
 pub(super) const STORING: &str = "storing a key in SQLite";
 
-/// 0001-01-01 00:00:00 to 9999-12-31 23:59:59, the times whose text sorts as they do.
-pub(super) const FIRST: i64 = -62_135_596_800;
-pub(super) const LAST: i64 = 253_402_300_799;
-
 const HAS_TABLE: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'encryption_key' COLLATE NOCASE)";
 
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS \
+pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS \
     encryption_key(id TEXT NOT NULL, created TIMESTAMP NOT NULL, key_record TEXT NOT NULL, PRIMARY KEY(id, created))";
+pub(super) const INDEX: &str = "CREATE INDEX IF NOT EXISTS encryption_key_created ON encryption_key(created)";
 
 const LAYOUT: &str = "the table must be \
     encryption_key(id TEXT, created TIMESTAMP, key_record TEXT, PRIMARY KEY(id, created))";
@@ -52,10 +50,10 @@ const LATEST: &str = "WHERE id = ?1 COLLATE BINARY ORDER BY created DESC LIMIT 1
 /// An open database.
 pub(super) struct Table {
     pub(super) file: PathBuf,
-    busy_timeout: Duration,
+    pub(super) busy_timeout: Duration,
     pub(super) connection: Connection,
     /// Whether the connection sees the file as it was when opened, see [`immutable`].
-    frozen: bool,
+    pub(super) frozen: bool,
 }
 
 impl Table {
@@ -63,17 +61,33 @@ impl Table {
     pub(super) fn open(file: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
         create_private(file).map_err(|error| cannot_create(file, error))?;
         let failed = |error| failure(OPENING, file, error);
+        let (table, has_table) = Self::open_existing(file, busy_timeout)?;
+        if !has_table {
+            table.connection.execute_batch(&format!("BEGIN; {CREATE}; {INDEX}; COMMIT")).map_err(failed)?;
+        }
+        if !table.frozen {
+            prefer_wal(&table.connection).map_err(failed)?;
+        }
+        Ok(table)
+    }
+
+    /// Opens `file`, an absolute path, to be looked at: a file or a table that is missing is not made.
+    pub(super) fn look(file: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+        if matches!(file.try_exists(), Ok(false)) {
+            let connection = Connection::open_in_memory().map_err(|error| failure(OPENING, file, error))?;
+            return Ok(Self { file: file.to_owned(), busy_timeout, connection, frozen: true });
+        }
+        Ok(Self::open_existing(file, busy_timeout)?.0)
+    }
+
+    /// Opens a file that exists, and tells whether it has the table.
+    fn open_existing(file: &Path, busy_timeout: Duration) -> Result<(Self, bool), StoreError> {
+        let failed = |error| failure(OPENING, file, error);
         let (connection, has_table, frozen) = match connect(file, busy_timeout) {
             Err(error) if is_denied(&error) => immutable(file).ok_or_else(|| failed(error))?,
             other => other.map(|(connection, has_table)| (connection, has_table, false)).map_err(failed)?,
         };
-        if !has_table {
-            connection.execute_batch(CREATE).map_err(failed)?;
-        }
-        if !frozen {
-            prefer_wal(&connection).map_err(failed)?;
-        }
-        Ok(Self { file: file.to_owned(), busy_timeout, connection, frozen })
+        Ok((Self { file: file.to_owned(), busy_timeout, connection, frozen }, has_table))
     }
 
     pub(super) fn load(&mut self, key: &KeyMeta) -> Result<Option<EnvelopeKeyRecord>, StoreError> {

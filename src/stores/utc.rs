@@ -3,10 +3,7 @@
 //! Days and dates are converted as in
 //! [`days_from_civil`](https://howardhinnant.github.io/date_algorithms.html#days_from_civil) and its inverse.
 
-/// 0001-01-01 00:00:00, the first time whose digits sort as times do.
-pub(super) const FIRST: i64 = -62_135_596_800;
-/// 9999-12-31 23:59:59, the last one.
-pub(super) const LAST: i64 = 253_402_300_799;
+use super::rows::{FIRST, LAST};
 
 const DAY: i64 = 86_400;
 /// Days of the Gregorian cycle of 400 years.

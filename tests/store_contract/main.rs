@@ -4,6 +4,11 @@
 //! * `stage.rs`: a fresh store. One file per store says how to make one, and how to write behind its back.
 
 mod corrupt;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+#[cfg(feature = "dynamodb")]
+#[path = "../dynamodb_support/mod.rs"]
+mod dynamodb_support;
 mod loading;
 mod memory;
 #[cfg(feature = "mysql")]
@@ -12,6 +17,11 @@ mod mysql;
 #[path = "../mysql_support/mod.rs"]
 mod mysql_support;
 mod operating;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+#[path = "../servers/mod.rs"]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stage;

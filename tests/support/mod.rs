@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keyward::{
-    BuildError, Clock, CryptoPolicy, DataRowRecord, Error, KeyId, KeyMeta, ManualClock, Session, SessionFactory,
-    SessionFactoryBuilder,
+    BuildError, Clock, CryptoPolicy, DataRowRecord, Error, KeyId, KeyMeta, ManualClock, RetryPolicy, Session,
+    SessionFactory, SessionFactoryBuilder,
 };
 
 use outside::Region;
@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) operation_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) max_payload: usize,
+    /// How calls to the store are repeated: not, so that each story tells what one failure does.
+    pub(crate) retries: RetryPolicy,
     /// By how much the factory's clock is ahead of the world's.
     pub(crate) clock_ahead: Duration,
 }
@@ -66,6 +68,7 @@ impl Default for Setup {
             operation_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
             max_payload: 64 * 1024 * 1024,
+            retries: RetryPolicy::none(),
             clock_ahead: Duration::ZERO,
         }
     }
@@ -176,6 +179,7 @@ fn builder(
         .kms_timeout(Duration::from_secs(30))
         .drain_timeout(setup.drain_timeout)
         .max_payload(setup.max_payload)
+        .metastore_retries(setup.retries.clone())
 }
 
 /// The clock of a machine that is ahead of the others.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::status::KeyStatus;
 use super::{CachedKey, KeyCache, KeyIndex, KeyRing, Loader, Wanted};
-use crate::actors::{Guard, KmsClient, MetastoreWriter};
+use crate::actors::{Guard, KmsClient, MetastoreWriter, Stores};
 use crate::audit::{Audit, AuditSettings};
 use crate::clock::{Clock, ManualClock};
 use crate::crypto::system_random;
@@ -20,6 +20,7 @@ use crate::memory::{LockedKey, Vault};
 use crate::metrics::Meters;
 use crate::policy::CryptoPolicy;
 use crate::record::EnvelopeKeyRecord;
+use crate::retry::RetryPolicy;
 use crate::stores::{InMemoryMetastore, Metastore, StoreOutcome};
 
 const NOW: i64 = 1_700_000_000;
@@ -117,8 +118,9 @@ impl Stage {
         let rows = Arc::clone(&store) as Arc<dyn Metastore>;
         let system = index.ring(realm.system_key());
         let intermediate = index.ring(realm.partition("p").unwrap().intermediate_key());
+        let stores = Stores::new(rows, None, &RetryPolicy::none(), &meters, &system_random());
         let loader = Loader {
-            store: MetastoreWriter::start(&arbiter, rows, SECOND, Arc::clone(&meters)),
+            store: MetastoreWriter::start(&arbiter, stores, SECOND),
             kms: kms.clone(),
             guard: guard.clone(),
             index,

@@ -3,6 +3,7 @@
 //! `options.rs` are their command lines, `run.rs` tells them apart, `rows.rs` reads key rows; `receipt.rs` is what is left of
 //! a shredded key. All but `list` change nothing unless `--execute` is given.
 
+mod copy;
 mod list;
 mod options;
 mod receipt;

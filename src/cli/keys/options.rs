@@ -9,6 +9,8 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use keyward::{KeyId, KeyKind};
 
+use crate::cli::quiet::Quiet;
+use crate::cli::store_address::StoreAddress;
 use crate::cli::time::Time;
 
 #[derive(Subcommand)]
@@ -32,13 +34,20 @@ pub(in crate::cli) enum Keys {
     /// What is left is a tombstone, so that nobody makes the partition a new key.
     #[command(after_help = SHRED)]
     Shred(Shred),
+    /// Copy all keys from one store to another; needs no master key
+    ///
+    /// Keys that are there are left as they are, and passed over when an interrupted copy is begun again. Each key that was
+    /// stored is read back and compared. Revocations and tombstones are carried over, but nothing else of a record that
+    /// Keyward does not know.
+    #[command(after_help = COPY)]
+    Copy(Copy),
 }
 
 impl Keys {
     /// Whether it has keys in the clear in memory.
     pub(in crate::cli) fn uses_keys(&self) -> bool {
         match self {
-            Self::List(_) | Self::Revoke(_) | Self::Shred(_) => false,
+            Self::List(_) | Self::Revoke(_) | Self::Shred(_) | Self::Copy(_) => false,
             Self::Rotate(options) => options.execute,
             Self::Rewrap(options) => options.execute,
         }
@@ -187,4 +196,40 @@ pub(in crate::cli) struct Shred {
     /// Where to write what was destroyed; must not exist [default: keyward-shred-<unix seconds>.json]
     #[arg(long, env = "KEYWARD_RECEIPT", value_name = "FILE")]
     pub(super) receipt: Option<PathBuf>,
+}
+
+const COPY: &str = "\
+Examples:
+  keyward keys copy --from sqlite:keyward.db --to postgres://keyward@db.example/keys       what is there, what is missing
+  keyward keys copy --from sqlite:keyward.db --to postgres://keyward@db.example/keys --to-password-file pw --execute
+  keyward keys copy --from mysql://keyward@db.example/keys --to 'dynamodb:EncryptionKey?region=eu-west-1' --execute
+
+To change over, make the table (`keyward migrate --store TO --apply`), copy, have all applications use the new store, and copy
+again: until the last one has changed over, they may make keys in the old one. Copying again, also after an interruption, goes
+on where it ended. System keys come before the keys that they wrap, so that every key in a half copy can be used.
+
+Ends with 65 when a key is another one in --to, and with 69 when a row of --from is no key record.";
+
+#[derive(Args)]
+pub(in crate::cli) struct Copy {
+    /// The store that has the keys, as in --store; it is not changed
+    #[arg(long, env = "KEYWARD_FROM", value_name = "STORE", hide_env_values = true,
+        value_parser = Quiet::<StoreAddress>::new())]
+    pub(in crate::cli) from: StoreAddress,
+    /// The store that gets them, as in --store
+    #[arg(long, env = "KEYWARD_TO", value_name = "STORE", hide_env_values = true,
+        value_parser = Quiet::<StoreAddress>::new())]
+    pub(in crate::cli) to: StoreAddress,
+    /// A file that holds the password of --from
+    #[arg(long, env = "KEYWARD_FROM_PASSWORD_FILE", value_name = "FILE")]
+    pub(super) from_password_file: Option<PathBuf>,
+    /// A file that holds the password of --to
+    #[arg(long, env = "KEYWARD_TO_PASSWORD_FILE", value_name = "FILE")]
+    pub(super) to_password_file: Option<PathBuf>,
+    /// Copy them; without this, say what would happen
+    #[arg(long)]
+    pub(super) execute: bool,
+    /// Print one JSON object
+    #[arg(long, env = "KEYWARD_JSON", value_parser = FalseyValueParser::new())]
+    pub(super) json: bool,
 }

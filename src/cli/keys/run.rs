@@ -1,7 +1,7 @@
 //! Which subcommand it is.
 
 use super::options::Keys;
-use super::{list, revoke, rewrap, rotate, shred};
+use super::{copy, list, revoke, rewrap, rotate, shred};
 use crate::cli::config::Config;
 use crate::cli::ending::Ending;
 use crate::cli::error::Failure;
@@ -17,5 +17,6 @@ pub(in crate::cli) fn run(config: &Config, options: &Keys, ending: &Ending) -> R
         Keys::Rotate(options) => rotate::run(config, options, ending),
         Keys::Rewrap(options) => rewrap::run(config, options, ending),
         Keys::Shred(options) => shred::run(config, options, ending),
+        Keys::Copy(options) => copy::run(options, ending),
     }
 }

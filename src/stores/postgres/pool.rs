@@ -1,0 +1,162 @@
+//! Connections, and what is sent over them.
+
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, RecyclingMethod};
+use postgres_types::{ToSql, Type};
+use tokio::runtime::{Handle, Id};
+use tokio_postgres::{Error, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::failures::{CONNECTING, failure, is_the_connections};
+use super::options::PostgresOptions;
+use super::tls::client_config;
+use super::values::{Columns, Param};
+use crate::error::StoreError;
+use crate::stores::TlsMode;
+use crate::stores::place::permanent;
+
+/// Connections to one server.
+pub(super) struct Pool {
+    pub(super) place: String,
+    wait: Duration,
+    connect: Duration,
+    prepared_statements: bool,
+    connections: managed::Pool<Connector>,
+}
+
+impl Pool {
+    /// Sets up a pool; connects nothing.
+    pub(super) async fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let place = options.to_string();
+        let unusable = |source| permanent(CONNECTING, &place, "check the TLS options of the store", source);
+        let (mode, tls, config) = (options.server.tls_mode(), options.server.tls.clone(), options.config());
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if mode == TlsMode::Disable {
+            Manager::from_config(config, NoTls, recycling)
+        } else {
+            let read = tokio::task::spawn_blocking(move || client_config(mode, &tls)).await;
+            let tls = read.map_err(|error| unusable(error.into()))?.map_err(unusable)?;
+            Manager::from_config(config, MakeRustlsConnect::new(tls), recycling)
+        };
+        let limits = options.server.pool;
+        let connections = managed::Pool::builder(Connector { manager, greeting: options.greeting() })
+            .max_size(limits.size)
+            .wait_timeout(Some(limits.wait))
+            .create_timeout(Some(limits.connect))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| permanent(CONNECTING, &place, None, error))?;
+        let prepared_statements = options.prepared_statements;
+        Ok(Self { wait: limits.wait, connect: limits.connect, prepared_statements, connections, place })
+    }
+
+    /// Waits for a connection, and makes one where there may be one more.
+    pub(super) async fn get(&self, operation: &'static str) -> Result<Lease<'_>, StoreError> {
+        let place = || self.place.clone();
+        match self.connections.get().await {
+            Ok(connection) => Ok(Lease { pool: self, connection: Some(connection) }),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                Err(StoreError::PoolTimeout { operation, place: place(), after: self.wait })
+            }
+            Err(PoolError::Timeout(_)) => Err(StoreError::Timeout { operation, place: place(), after: self.connect }),
+            Err(PoolError::Backend(error)) => Err(failure(operation, &self.place, error)),
+            Err(error) => Err(permanent(operation, &self.place, None, error)),
+        }
+    }
+}
+
+/// A connection that is lent for one call.
+///
+/// It goes back to the pool by [`finish`](Self::finish) alone. What is dropped before has a question under way, and the next
+/// user would wait for its answer first, perhaps for ever.
+pub(super) struct Lease<'a> {
+    pool: &'a Pool,
+    connection: Option<managed::Object<Connector>>,
+}
+
+impl Lease<'_> {
+    /// Sends a statement and returns the rows of its answer.
+    pub(super) async fn query(&self, sql: &str, columns: &Columns, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        let client = self.client();
+        if self.pool.prepared_statements {
+            let statement = client.prepare_cached(sql).await?;
+            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
+            return client.query(&statement, &params).await;
+        }
+        let params: Vec<(&(dyn ToSql + Sync), Type)> =
+            params.iter().map(|param| (param as _, param.of(columns))).collect();
+        client.query_typed(sql, &params).await
+    }
+
+    /// Sends a statement and returns how many rows it changed.
+    pub(super) async fn execute(&self, sql: &str, columns: &Columns, params: &[Param<'_>]) -> Result<u64, Error> {
+        let client = self.client();
+        if self.pool.prepared_statements {
+            let statement = client.prepare_cached(sql).await?;
+            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
+            return client.execute(&statement, &params).await;
+        }
+        let params: Vec<(&(dyn ToSql + Sync), Type)> =
+            params.iter().map(|param| (param as _, param.of(columns))).collect();
+        client.execute_typed(sql, &params).await
+    }
+
+    /// Sends statements without parameters.
+    pub(super) async fn batch(&self, sql: &str) -> Result<(), Error> {
+        self.client().batch_execute(sql).await
+    }
+
+    /// Gives the connection back when it is good for another call, and names the server in an error.
+    pub(super) fn finish<R>(mut self, operation: &'static str, answer: Result<R, Error>) -> Result<R, StoreError> {
+        let is_good = !answer.as_ref().is_err_and(is_the_connections);
+        if is_good {
+            self.connection = None;
+        }
+        answer.map_err(|error| failure(operation, &self.pool.place, error))
+    }
+
+    fn client(&self) -> &ClientWrapper {
+        &self.connection.as_ref().expect("the lease ends with finish").client
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(managed::Object::take(connection));
+        }
+    }
+}
+
+/// Makes connections.
+struct Connector {
+    manager: Manager,
+    greeting: String,
+}
+
+struct Connection {
+    client: ClientWrapper,
+    /// The runtime that drives it. Another one may end, or stand still, while this one waits for an answer.
+    home: Id,
+}
+
+impl managed::Manager for Connector {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        let client = self.manager.create().await?;
+        client.batch_execute(&self.greeting).await?;
+        Ok(Connection { client, home: Handle::current().id() })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+        if connection.home != Handle::current().id() {
+            return Err(RecycleError::message("another runtime drives the connection"));
+        }
+        self.manager.recycle(&mut connection.client, metrics).await
+    }
+}
