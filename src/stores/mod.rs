@@ -12,24 +12,6 @@ mod dynamodb;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(feature = "mysql")]
-mod mysql_admin;
-#[cfg(feature = "mysql")]
-mod mysql_facts;
-#[cfg(feature = "mysql")]
-mod mysql_failure;
-#[cfg(feature = "mysql")]
-mod mysql_options;
-#[cfg(feature = "mysql")]
-mod mysql_pool;
-#[cfg(feature = "mysql")]
-mod mysql_report;
-#[cfg(feature = "mysql")]
-mod mysql_schema;
-#[cfg(feature = "mysql")]
-mod mysql_table;
-#[cfg(feature = "mysql")]
-mod mysql_tls;
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -63,9 +45,7 @@ pub use address::AddressError;
 pub use dynamodb::{DynamoDbMetastore, DynamoDbOptions, RegionSuffix};
 pub use memory::InMemoryMetastore;
 #[cfg(feature = "mysql")]
-pub use mysql::MysqlMetastore;
-#[cfg(feature = "mysql")]
-pub use mysql_options::MysqlOptions;
+pub use mysql::{MysqlMetastore, MysqlOptions};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresMetastore, PostgresOptions};
 pub use schema::{Change, Difference, SchemaAdmin, Severity, TableReport};

@@ -4,14 +4,15 @@ use keyward::stores::{KeyAdmin, Metastore, MysqlMetastore, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql_support::{MariaDb, PASSWORD, Settings, TestResult, UPSTREAM, USER};
+use crate::mysql_support::{PASSWORD, Server, UPSTREAM, USER};
+use crate::servers::TestResult;
 use crate::{assert_permanent, assert_transient, connect, key, options, record, shared};
 
 #[tokio::test]
 async fn a_login_that_is_refused_is_told_at_once() -> TestResult {
     let Some(server) = shared().await? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
-    let port = server.port;
+    let port = server.port();
     for login in [format!("{USER}:hunter2"), format!("nobody:{PASSWORD}"), USER.to_owned()] {
         let error = connect(&format!("mysql://{login}@127.0.0.1:{port}/{database}")).await.expect_err("refused");
         assert_permanent(&error, &["connecting", &format!("127.0.0.1:{port}"), "password", "1045"]);
@@ -62,14 +63,14 @@ async fn a_missing_column_is_told_by_what_must_be_there() -> TestResult {
 async fn a_missing_right_is_told_by_its_grant() -> TestResult {
     let Some(server) = shared().await? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
-    let mut root = server.other(&database).await?;
+    let mut root = server.root(&database).await?;
     root.query_drop("CREATE USER blind@'%' IDENTIFIED BY 'hunter2'").await?;
     root.query_drop(format!("GRANT CREATE TEMPORARY TABLES ON {database}.* TO blind@'%'")).await?;
     root.query_drop("CREATE USER reader@'%' IDENTIFIED BY 'hunter2'").await?;
     root.query_drop(format!("GRANT SELECT ON {database}.encryption_key TO reader@'%'")).await?;
     root.query_drop("CREATE USER writer@'%' IDENTIFIED BY 'hunter2'").await?;
     root.query_drop(format!("GRANT SELECT, INSERT ON {database}.encryption_key TO writer@'%'")).await?;
-    let address = |user| format!("mysql://{user}:hunter2@127.0.0.1:{}/{database}", server.port);
+    let address = |user| format!("mysql://{user}:hunter2@127.0.0.1:{}/{database}", server.port());
 
     let error = connect(&address("blind")).await.expect_err("no right to read");
     assert_permanent(&error, &["GRANT SELECT, INSERT", "blind"]);
@@ -94,12 +95,12 @@ async fn a_missing_right_is_told_by_its_grant() -> TestResult {
 
 #[tokio::test]
 async fn a_server_that_only_reads_is_left() -> TestResult {
-    let Some(server) = MariaDb::start(Settings::default()).await? else { return Ok(()) };
+    let Some(server) = Server::start(&[])? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
-    let mut root = server.other(&database).await?;
+    let mut root = server.root(&database).await?;
     root.query_drop("CREATE USER plain@'%' IDENTIFIED BY 'hunter2'").await?;
     root.query_drop(format!("GRANT SELECT, INSERT ON {database}.* TO plain@'%'")).await?;
-    let store = connect(&format!("mysql://plain:hunter2@127.0.0.1:{}/{database}", server.port)).await?;
+    let store = connect(&format!("mysql://plain:hunter2@127.0.0.1:{}/{database}", server.port())).await?;
     let connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'plain'";
 
     root.query_drop("SET GLOBAL read_only = 1").await?;
@@ -120,7 +121,7 @@ async fn rows_of_others_disturb_nobody() -> TestResult {
     let table = "CREATE TABLE encryption_key (id VARBINARY(255) NOT NULL, created TIMESTAMP NULL DEFAULT NULL, \
         key_record TEXT NOT NULL, UNIQUE KEY (id, created))";
     let database = server.database(table).await?;
-    let mut other = server.other(&database).await?;
+    let mut other = server.root(&database).await?;
     let rows = [
         "('_SK_other_product', '2024-01-01 00:00:00', '{\"Created\":1704067200,\"Key\":\"AAEC\"}')",
         "('__asherah_drift_guard__', '1970-01-02 00:00:00', 'x')",

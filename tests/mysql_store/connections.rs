@@ -8,7 +8,8 @@ use keyward::{KeyId, SessionFactory};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::mysql_support::{MariaDb, PASSWORD, Settings, TestResult, UPSTREAM, USER};
+use crate::mysql_support::{PASSWORD, Server, UPSTREAM, USER};
+use crate::servers::TestResult;
 use crate::{assert_permanent, assert_transient, connect, key, record, shared, told};
 
 /// Waits until the server runs so many statements of others on a database.
@@ -28,7 +29,7 @@ async fn whoever_finds_all_connections_in_use_waits_so_long() -> TestResult {
     let Some(server) = shared().await? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
     let store = connect(&format!("{}?pool_size=1&pool_wait=0.2", server.address(&database))).await?;
-    let mut locks = server.other(&database).await?;
+    let mut locks = server.root(&database).await?;
     locks.query_drop("LOCK TABLES encryption_key WRITE").await?;
 
     let held = tokio::spawn({
@@ -50,7 +51,7 @@ async fn a_dropped_call_gives_its_connection_up_and_its_place_back() -> TestResu
     let Some(server) = shared().await? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
     let store = connect(&format!("{}?pool_size=1", server.address(&database))).await?;
-    let mut locks = server.other(&database).await?;
+    let mut locks = server.root(&database).await?;
     locks.query_drop("LOCK TABLES encryption_key WRITE").await?;
     let dropped = tokio::spawn({
         let store = store.clone();
@@ -67,19 +68,20 @@ async fn a_dropped_call_gives_its_connection_up_and_its_place_back() -> TestResu
 
 #[tokio::test]
 async fn a_server_that_restarts_is_found_again() -> TestResult {
-    let Some(mut server) = MariaDb::start(Settings::default()).await? else { return Ok(()) };
+    let Some(server) = Server::start(&[])? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
     let store = connect(&server.address(&database)).await?;
     assert_eq!(store.store(&KeyId::new("alice"), &record(5)).await?, StoreOutcome::Stored);
-    server.stop()?;
+    server.mariadb.keeper.kill()?;
     let error = store.load(&key("alice", 5)).await.expect_err("nobody is there");
     assert_transient(&error, &["loading", "check that the server is up"]);
-    server.start_again().await?;
+    server.mariadb.start_again()?;
     assert_eq!(store.load(&key("alice", 5)).await?, Some(record(5)));
 
     // A connection that was idle for a while is not trusted: nobody has to send an insert twice.
     let idle = Instant::now();
-    server.start_again().await?;
+    server.mariadb.keeper.kill()?;
+    server.mariadb.start_again()?;
     while idle.elapsed() < Duration::from_millis(1100) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -116,7 +118,7 @@ async fn hosts_are_tried_in_turn() -> TestResult {
     let database = server.database(UPSTREAM).await?;
     let closed = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let hosts = format!("127.0.0.1:{closed},127.0.0.1:{},127.0.0.1:{}", silent.local_addr()?.port(), server.port);
+    let hosts = format!("127.0.0.1:{closed},127.0.0.1:{},127.0.0.1:{}", silent.local_addr()?.port(), server.port());
     let store = connect(&format!("mysql://{USER}:{PASSWORD}@{hosts}/{database}?connect_timeout=2")).await?;
     assert_eq!(store.place(), format!("mysql://{USER}@{hosts}/{database}"));
     assert_eq!(store.load(&key("alice", 5)).await?, None);
@@ -127,7 +129,7 @@ async fn hosts_are_tried_in_turn() -> TestResult {
 async fn a_socket_is_a_host() -> TestResult {
     let Some(server) = shared().await? else { return Ok(()) };
     let database = server.database(UPSTREAM).await?;
-    let socket = server.socket().display().to_string().replace('/', "%2F");
+    let socket = server.socket().replace('/', "%2F");
     let store = connect(&format!("mysql://{USER}:{PASSWORD}@{socket}/{database}")).await?;
     assert_eq!(store.load(&key("alice", 5)).await?, None);
     Ok(())
@@ -136,12 +138,13 @@ async fn a_socket_is_a_host() -> TestResult {
 #[tokio::test]
 async fn every_session_is_set_up_and_none_has_its_time_zone_changed() -> TestResult {
     let options = ["--sql-mode=", "--autocommit=0", "--log-output=TABLE"];
-    let Some(server) = MariaDb::start(Settings { options: &options, ..Settings::default() }).await? else {
+    let Some(server) = Server::start(&options)? else {
         return Ok(());
     };
     let database = server.database(UPSTREAM).await?;
-    let mut root = server.other(&database).await?;
-    root.query_drop("SET SESSION autocommit = 1").await?;
+    let mut root = server.root(&database).await?;
+    // Sessions that do not commit keep others from the lock: an error, not a wait.
+    root.query_drop("SET SESSION autocommit = 1, SESSION lock_wait_timeout = 10").await?;
     root.query_drop("SET GLOBAL general_log = 1").await?;
     let store = connect(&server.address(&database)).await?;
     root.query_drop("LOCK TABLES encryption_key WRITE").await?;
@@ -173,7 +176,7 @@ async fn every_session_is_set_up_and_none_has_its_time_zone_changed() -> TestRes
 #[tokio::test]
 async fn replica_consistency_is_asked_for_on_every_connection() -> TestResult {
     let options = ["--log-output=TABLE", "--general-log=1"];
-    let Some(server) = MariaDb::start(Settings { options: &options, ..Settings::default() }).await? else {
+    let Some(server) = Server::start(&options)? else {
         return Ok(());
     };
     let database = server.database(UPSTREAM).await?;
@@ -182,7 +185,7 @@ async fn replica_consistency_is_asked_for_on_every_connection() -> TestResult {
         let error = connect(&address).await.expect_err("MariaDB has no such thing");
         assert_permanent(&error, &["connecting", "leave the option replica_read_consistency out", "1193"]);
     }
-    let mut root = server.root().await?;
+    let mut root = server.root("").await?;
     let asked = "SELECT COUNT(DISTINCT thread_id) FROM mysql.general_log \
         WHERE argument = 'SET SESSION aurora_replica_read_consistency = ''global'''";
     assert_eq!(root.query_first(asked).await?, Some(3_u64));
@@ -195,7 +198,7 @@ fn a_store_outlives_the_runtime_that_opened_it() -> TestResult {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
     }
     let keeper = runtime()?;
-    let Some(server) = keeper.block_on(MariaDb::start(Settings::default()))? else { return Ok(()) };
+    let Some(server) = Server::start(&[])? else { return Ok(()) };
     let database = keeper.block_on(server.database(UPSTREAM))?;
     let store = runtime()?.block_on(connect(&server.address(&database)))?;
     for created in [5, 6] {
@@ -206,7 +209,7 @@ fn a_store_outlives_the_runtime_that_opened_it() -> TestResult {
     // The last clone takes thread and connections with it.
     let count = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{USER}'");
     keeper.block_on(async {
-        let mut root = server.root().await?;
+        let mut root = server.root("").await?;
         assert_eq!(root.query_first(&count).await?, Some(1_u64), "one was enough, and used again");
         drop(store);
         while root.query_first(&count).await? != Some(0_u64) {
@@ -240,13 +243,13 @@ async fn a_factory_encrypts_with_it_and_another_decrypts() -> TestResult {
 #[tokio::test]
 async fn look_ups_use_the_primary_key() -> TestResult {
     let options = ["--log-output=TABLE", "--slow-query-log=1", "--long-query-time=0"];
-    let Some(server) = MariaDb::start(Settings { options: &options, ..Settings::default() }).await? else {
+    let Some(server) = Server::start(&options)? else {
         return Ok(());
     };
     let exact = UPSTREAM.replace("(255)", "(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin");
     for table in [UPSTREAM, &exact] {
         let database = server.database(table).await?;
-        let mut root = server.other(&database).await?;
+        let mut root = server.root(&database).await?;
         let rows = "INSERT INTO encryption_key SELECT CONCAT('_IK_', seq, '_svc_prod'), '2024-01-01 00:00:00', '{}' \
             FROM seq_1_to_2000";
         root.query_drop(rows).await?;

@@ -5,6 +5,8 @@ mod connections;
 #[path = "../mysql_support/mod.rs"]
 mod mysql_support;
 mod schema;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod times;
 mod tls;
 
@@ -12,13 +14,14 @@ use std::error::Error as StdError;
 
 use keyward::stores::{MysqlMetastore, MysqlOptions, StoreError};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
-use mysql_support::{MariaDb, PASSWORD, Settings, TestResult};
+use mysql_support::{PASSWORD, Server};
+use servers::TestResult;
 use tokio::sync::OnceCell;
 
 /// Returns the server, in UTC, that tests share which leave it as it is.
-async fn shared() -> TestResult<Option<&'static MariaDb>> {
-    static SERVER: OnceCell<Option<MariaDb>> = OnceCell::const_new();
-    Ok(SERVER.get_or_try_init(|| MariaDb::start(Settings::default())).await?.as_ref())
+async fn shared() -> TestResult<Option<&'static Server>> {
+    static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
+    Ok(SERVER.get_or_try_init(async || Server::start(&[])).await?.as_ref())
 }
 
 async fn connect(address: &str) -> Result<MysqlMetastore, StoreError> {
@@ -69,4 +72,13 @@ fn key(id: &str, created: i64) -> KeyMeta {
 
 fn record(created: i64) -> EnvelopeKeyRecord {
     EnvelopeKeyRecord { created, encrypted_key: b"k".to_vec(), parent_key: None, revoked: false }
+}
+
+/// Has a server use the clocks of Berlin, which are put forward and back.
+fn move_to_berlin(server: &Server) -> TestResult {
+    let zone = ["/usr/share/zoneinfo/Europe/Berlin", "Europe/Berlin"];
+    let rules = std::process::Command::new("mariadb-tzinfo-to-sql").args(zone).output()?;
+    server.mariadb.sql("mysql", &String::from_utf8(rules.stdout)?)?;
+    server.mariadb.sql("", "SET GLOBAL time_zone = 'Europe/Berlin'")?;
+    Ok(())
 }

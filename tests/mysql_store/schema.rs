@@ -6,8 +6,9 @@ use keyward::stores::{
 };
 use mysql_async::prelude::Queryable;
 
-use crate::mysql_support::{MariaDb, Settings, TestResult, UPSTREAM};
-use crate::{assert_permanent, connect, key, options, record, shared};
+use crate::mysql_support::{Server, UPSTREAM};
+use crate::servers::TestResult;
+use crate::{assert_permanent, connect, key, move_to_berlin, options, record, shared};
 
 /// Returns what a report says of one kind of difference, as lines.
 fn lines(report: &TableReport, severity: Severity) -> Vec<&str> {
@@ -60,8 +61,8 @@ async fn any_number_may_make_it_at_once() -> TestResult {
 
 #[tokio::test]
 async fn the_table_of_others_works_and_its_risks_are_told() -> TestResult {
-    let settings = Settings { options: &["--sql-mode="], zone: "Europe/Berlin" };
-    let Some(server) = MariaDb::start(settings).await? else { return Ok(()) };
+    let Some(server) = Server::start(&["--sql-mode="])? else { return Ok(()) };
+    move_to_berlin(&server)?;
     let database = server.database(&UPSTREAM.replace(", INDEX (created)", "")).await?;
     let store = connect(&server.address(&database)).await?;
     let report = store.inspect().await?;
@@ -83,7 +84,7 @@ async fn the_table_of_others_works_and_its_risks_are_told() -> TestResult {
     assert_eq!(lines(&store.inspect().await?, Severity::Harmless), Vec::<&str>::new());
 
     // Its own statements make it as it should be.
-    let mut root = server.other(&database).await?;
+    let mut root = server.root(&database).await?;
     for change in report.differences.iter().filter_map(|difference| difference.change.as_ref()) {
         if !change.is_safe {
             root.query_drop(&change.statement).await?;
@@ -134,7 +135,7 @@ async fn a_view_is_as_good_as_its_table() -> TestResult {
     let Some(server) = shared().await? else { return Ok(()) };
     let table = UPSTREAM.replace("encryption_key", "behind");
     let database = server.database(&table).await?;
-    server.other(&database).await?.query_drop("CREATE VIEW encryption_key AS SELECT * FROM behind").await?;
+    server.root(&database).await?.query_drop("CREATE VIEW encryption_key AS SELECT * FROM behind").await?;
     let store = connect(&server.address(&database)).await?;
     assert_eq!(store.store(&KeyId::new("alice"), &record(5)).await?, StoreOutcome::Stored);
     assert_eq!(store.store(&KeyId::new("alice"), &record(5)).await?, StoreOutcome::Duplicate);

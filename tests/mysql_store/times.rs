@@ -4,8 +4,9 @@ use keyward::KeyId;
 use keyward::stores::{KeyAdmin, Metastore, StoreError, StoreOutcome};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql_support::{MariaDb, Settings, TestResult, UPSTREAM};
-use crate::{assert_permanent, connect, key, record, shared};
+use crate::mysql_support::{Server, UPSTREAM};
+use crate::servers::TestResult;
+use crate::{assert_permanent, connect, key, move_to_berlin, record, shared};
 
 /// 2026-03-29 02:30:00: clocks in Berlin go from 02:00 to 03:00 that night.
 const SKIPPED: i64 = 1_774_751_400;
@@ -15,12 +16,12 @@ const TWICE: i64 = 1_792_895_400;
 #[tokio::test]
 async fn rows_are_shared_with_programs_that_send_the_digits_of_utc() -> TestResult {
     let options = ["--default-time-zone=-07:00"];
-    let Some(server) = MariaDb::start(Settings { options: &options, ..Settings::default() }).await? else {
+    let Some(server) = Server::start(&options)? else {
         return Ok(());
     };
     let database = server.database(UPSTREAM).await?;
     let store = connect(&server.address(&database)).await?;
-    let mut other = server.other(&database).await?;
+    let mut other = server.root(&database).await?;
     let text = r#"{"Revoked":false,"Created":1700000000,"Key":"aw==","ParentKeyMeta":null}"#;
     let insert = "INSERT INTO encryption_key (id, created, key_record) VALUES (?, ?, ?)";
     other.exec_drop(insert, ("theirs", "2023-11-14 22:13:20", text)).await?;
@@ -36,8 +37,8 @@ async fn rows_are_shared_with_programs_that_send_the_digits_of_utc() -> TestResu
 
 #[tokio::test]
 async fn an_hour_that_clocks_skip_holds_no_timestamps() -> TestResult {
-    let settings = Settings { options: &["--sql-mode="], zone: "Europe/Berlin" };
-    let Some(server) = MariaDb::start(settings).await? else { return Ok(()) };
+    let Some(server) = Server::start(&["--sql-mode="])? else { return Ok(()) };
+    move_to_berlin(&server)?;
     let database = server.database(UPSTREAM).await?;
     let store = connect(&server.address(&database)).await?;
     let alice = KeyId::new("alice");
@@ -50,7 +51,7 @@ async fn an_hour_that_clocks_skip_holds_no_timestamps() -> TestResult {
     assert_eq!(store.load(&key("alice", SKIPPED)).await?, None);
 
     // A program that lets the server move its digits stores a row that nobody's look-up finds, under the time of another.
-    let mut other = server.other(&database).await?;
+    let mut other = server.root(&database).await?;
     let text = record(SKIPPED).to_json();
     other.exec_drop("INSERT INTO encryption_key VALUES ('moved', '2026-03-29 02:30:00', ?)", (text,)).await?;
     assert_eq!(store.load(&key("moved", SKIPPED)).await?, None);

@@ -1,12 +1,14 @@
 //! Which certificates are taken, and what is said about the others.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use keyward::stores::{Metastore, StoreError};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql_support::{MariaDb, PASSWORD, Settings, TestResult, UPSTREAM, USER};
+use crate::mysql_support::{PASSWORD, Server, UPSTREAM, USER};
+use crate::servers::TestResult;
 use crate::{assert_permanent, assert_transient, connect, key, shared};
 
 /// A certificate authority in a folder, and what it signed.
@@ -22,6 +24,8 @@ impl Authority {
             return Ok(None);
         }
         let authority = Self { folder: tempfile::tempdir()? };
+        // The server may run as another user. What is in there is worth nothing.
+        std::fs::set_permissions(authority.folder.path(), std::fs::Permissions::from_mode(0o755))?;
         authority.openssl(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
             -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.pem",
@@ -37,7 +41,8 @@ impl Authority {
         std::fs::write(self.path("extensions"), format!("basicConstraints=CA:FALSE\n{extensions}\n"))?;
         self.openssl(&format!(
             "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.pem"
-        ))
+        ))?;
+        Ok(std::fs::set_permissions(self.path(&format!("{name}.key")), std::fs::Permissions::from_mode(0o644))?)
     }
 
     fn openssl(&self, arguments: &str) -> TestResult {
@@ -53,15 +58,15 @@ impl Authority {
     }
 
     /// Starts a server with the certificate of `name`.
-    async fn server(&self, name: &str) -> TestResult<Option<(MariaDb, String)>> {
+    async fn server(&self, name: &str) -> TestResult<Option<(Server, String)>> {
         let files = [("ca", "ca.pem".to_owned()), ("cert", format!("{name}.pem")), ("key", format!("{name}.key"))];
         let options = files.map(|(option, file)| format!("--ssl-{option}={}", self.path(&file)));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let Some(server) = MariaDb::start(Settings { options: &options, ..Settings::default() }).await? else {
+        let Some(server) = Server::start(&options)? else {
             return Ok(None);
         };
         let database = server.database(UPSTREAM).await?;
-        let mut root = server.root().await?;
+        let mut root = server.root("").await?;
         for (user, condition) in [("encrypted", "SSL"), ("certified", "X509")] {
             root.query_drop(format!("GRANT ALL ON *.* TO {user}@'%' IDENTIFIED BY '{PASSWORD}' REQUIRE {condition}"))
                 .await?;
@@ -71,8 +76,8 @@ impl Authority {
 }
 
 /// Connects and makes one call.
-async fn try_it(user: &str, host: &str, server: &MariaDb, rest: &str) -> Result<(), StoreError> {
-    let store = connect(&format!("mysql://{user}:{PASSWORD}@{host}:{}/{rest}", server.port)).await?;
+async fn try_it(user: &str, host: &str, server: &Server, rest: &str) -> Result<(), StoreError> {
+    let store = connect(&format!("mysql://{user}:{PASSWORD}@{host}:{}/{rest}", server.port())).await?;
     store.load(&key("alice", 5)).await.map(|_| ())
 }
 
@@ -143,7 +148,7 @@ async fn a_client_shows_its_certificate() -> TestResult {
     assert_permanent(&error, &["connecting", "client certificate"]);
 
     // Files are read for each connection: a certificate that another authority made since is refused.
-    let store = connect(&format!("mysql://certified:{PASSWORD}@localhost:{}/{shown}", server.port)).await?;
+    let store = connect(&format!("mysql://certified:{PASSWORD}@localhost:{}/{shown}", server.port())).await?;
     std::fs::write(Path::new(&authority.path("client.key")), "not a key")?;
     store.load(&key("alice", 5)).await?;
     let error = try_it("certified", "localhost", &server, &shown).await.expect_err("no key");

@@ -46,12 +46,15 @@ impl MariaDb {
         let data = format!("--datadir={}", folder.join("data").display());
         let user: &[&str] = if is_root() { &["--user=mysql"] } else { &[] };
         let install = find("mariadb-install-db", &[], "apt install mariadb-server")?;
+        // Servers that start at once take each other's temporary tables for their own.
         run(Command::new(install)
+            .env("TMPDIR", &folder)
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &data])
             .args(user))?;
         let server = find("mariadbd", &["/usr/sbin".into()], "apt install mariadb-server")?;
         let port = free_port()?;
         let mut command = Command::new(&server);
+        command.env("TMPDIR", &folder);
         command.args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
         command.arg(format!("--socket={}", folder.join("socket").display())).arg(format!("--port={port}"));
         command.arg(format!("--default-time-zone={}", setup.time_zone)).arg(format!("--sql-mode={}", setup.sql_mode));

@@ -8,7 +8,8 @@ use mysql_async::Error;
 use mysql_async::prelude::Queryable;
 use tokio::sync::OnceCell;
 
-use crate::mysql_support::{MariaDb, Settings, UPSTREAM};
+use crate::mysql_support::{Server, UPSTREAM};
+use crate::servers::MariaDbSetup;
 use crate::stage::{Behind, Stage, TestResult};
 
 /// What a `TIMESTAMP` holds where clocks show UTC.
@@ -67,20 +68,19 @@ mod migrated_west_not_strict {
     }
 }
 
-async fn west() -> TestResult<Option<&'static MariaDb>> {
-    static SERVER: OnceCell<Option<MariaDb>> = OnceCell::const_new();
-    let options = ["--default-time-zone=-07:00", "--sql-mode="];
-    let settings = Settings { options: &options, ..Settings::default() };
-    Ok(SERVER.get_or_try_init(|| MariaDb::start(settings)).await?.as_ref())
+async fn west() -> TestResult<Option<&'static Server>> {
+    static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
+    let setup = MariaDbSetup { time_zone: "-07:00", sql_mode: "", ..MariaDbSetup::default() };
+    Ok(SERVER.get_or_try_init(async || Server::start_as(&setup)).await?.as_ref())
 }
 
-async fn utc() -> TestResult<Option<&'static MariaDb>> {
-    static SERVER: OnceCell<Option<MariaDb>> = OnceCell::const_new();
-    Ok(SERVER.get_or_try_init(|| MariaDb::start(Settings::default())).await?.as_ref())
+async fn utc() -> TestResult<Option<&'static Server>> {
+    static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
+    Ok(SERVER.get_or_try_init(async || Server::start(&[])).await?.as_ref())
 }
 
 /// Makes a database of its own, with a table, or with the one that this crate makes.
-async fn make(server: Option<&'static MariaDb>, table: &str) -> TestResult<Option<Stage>> {
+async fn make(server: Option<&'static Server>, table: &str) -> TestResult<Option<Stage>> {
     let Some(server) = server else { return Ok(None) };
     let database = server.database(table).await?;
     let options = || server.address(&database).parse();
@@ -93,14 +93,14 @@ async fn make(server: Option<&'static MariaDb>, table: &str) -> TestResult<Optio
 
 /// Another program, that binds creation times as digits of UTC.
 struct Other {
-    server: &'static MariaDb,
+    server: &'static Server,
     database: String,
 }
 
 #[async_trait]
 impl Behind for Other {
     async fn write(&self, id: &str, created: i64, text: &str) -> TestResult<bool> {
-        let mut conn = self.server.other(&self.database).await?;
+        let mut conn = self.server.root(&self.database).await?;
         let insert = "INSERT INTO encryption_key VALUES (?, DATE_ADD('1970-01-01', INTERVAL ? SECOND), ?)";
         let written = conn.exec_drop(insert, (id, created, text)).await;
         conn.disconnect().await?;
@@ -113,7 +113,7 @@ impl Behind for Other {
     }
 
     async fn text(&self, id: &str, created: i64) -> TestResult<String> {
-        let mut conn = self.server.other(&self.database).await?;
+        let mut conn = self.server.root(&self.database).await?;
         let select = "SELECT key_record FROM encryption_key \
             WHERE id = ? AND created = DATE_ADD('1970-01-01', INTERVAL ? SECOND)";
         let text = conn.exec_first(select, (id, created)).await?;

@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::driver_thread::DriverThread;
-use super::mysql_admin::{LISTING, REVOKING, SHREDDING, list, revoke, shred, versions};
-use super::mysql_facts::{ServerFacts, server};
-use super::mysql_options::MysqlOptions;
-use super::mysql_pool::{Connection, Pool};
-use super::mysql_report::create;
-use super::mysql_schema::{INSPECTING, MIGRATING, apply, check, inspect};
-use super::mysql_table::{LOADING, STORING, load, load_latest, store};
-use super::mysql_tls::choose_provider;
-use super::place::permanent;
-use super::rows::check_tombstone;
-use super::{KeyAdmin, KeyRow, Metastore, Revocation, SchemaAdmin, StoreError, StoreOutcome, TableReport};
+use super::admin::{LISTING, REVOKING, SHREDDING, list, revoke, shred, versions};
+use super::facts::{ServerFacts, server};
+use super::options::MysqlOptions;
+use super::pool::{Connection, Pool};
+use super::report::create;
+use super::schema::{INSPECTING, MIGRATING, apply, check, inspect};
+use super::table::{LOADING, STORING, load, load_latest, store};
+use super::tls::choose_provider;
 use crate::error::BoxError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
+use crate::stores::driver_thread::DriverThread;
+use crate::stores::place::permanent;
+use crate::stores::rows::check_tombstone;
+use crate::stores::{KeyAdmin, KeyRow, Metastore, Revocation, SchemaAdmin, StoreError, StoreOutcome, TableReport};
 
 const CONNECTING: &str = "connecting to MySQL";
 
@@ -68,7 +68,7 @@ const CONNECTING: &str = "connecting to MySQL";
 ///
 /// # Security
 /// Rows hold wrapped keys only. Passwords appear in no error, no log and no `Debug` text. How connections are encrypted is
-/// up to [`TlsSettings`](super::TlsSettings); files that they name are read for each new connection. Statements send
+/// up to [`TlsSettings`](crate::stores::TlsSettings); files that they name are read for each new connection. Statements send
 /// values apart from their text.
 ///
 /// # Examples

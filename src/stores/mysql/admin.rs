@@ -2,14 +2,14 @@
 
 use mysql_async::{Params, Value};
 
-use super::mysql_pool::Connection;
-use super::mysql_table::{Found, SELECT, exact, find, insert, same_id, same_text, select};
-use super::rows::{FIRST, LAST};
-use super::rows::{is_buried, revoked_text};
-use super::utc::digits;
-use super::{KeyRow, Revocation, StoreError, StoreOutcome};
+use super::pool::Connection;
+use super::table::{Found, SELECT, exact, find, insert, same_id, same_text, select};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::stores::rows::{FIRST, LAST};
+use crate::stores::rows::{is_buried, revoked_text};
+use crate::stores::utc::digits;
+use crate::stores::{KeyRow, Revocation, StoreError, StoreOutcome};
 
 pub(super) const LISTING: &str = "listing keys in MySQL";
 pub(super) const REVOKING: &str = "revoking a key in MySQL";

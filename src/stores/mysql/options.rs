@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::sql_server::{AddressError, ReplicaConsistency, SqlServer};
+use crate::stores::sql_server::{AddressError, ReplicaConsistency, SqlServer};
 
 /// How a [`MysqlMetastore`](super::MysqlMetastore) reaches its server.
 ///
@@ -12,15 +12,15 @@ use super::sql_server::{AddressError, ReplicaConsistency, SqlServer};
 ///
 /// | option | value |
 /// | --- | --- |
-/// | `sslmode`, `ssl-mode` | `disable`, `prefer`, `require`, `verify-ca` or `verify-full`, see [`TlsMode`](super::TlsMode) |
+/// | `sslmode`, `ssl-mode` | `disable`, `prefer`, `require`, `verify-ca` or `verify-full`, see [`TlsMode`](crate::stores::TlsMode) |
 /// | `sslrootcert`, `ssl-ca` | a PEM file of authorities |
 /// | `sslcert`, `ssl-cert`; `sslkey`, `ssl-key` | PEM files of the client's certificate and key |
-/// | `pool_size`, `pool_wait`, `connect_timeout` | see [`PoolSettings`](super::PoolSettings); times in seconds |
+/// | `pool_size`, `pool_wait`, `connect_timeout` | see [`PoolSettings`](crate::stores::PoolSettings); times in seconds |
 /// | `replica_read_consistency` | `eventual`, `session` or `global` |
 ///
 /// # Defaults
 /// * host 127.0.0.1, port 3306, no user, no password; a database must be named.
-/// * those of [`TlsSettings`](super::TlsSettings) and [`PoolSettings`](super::PoolSettings).
+/// * those of [`TlsSettings`](crate::stores::TlsSettings) and [`PoolSettings`](crate::stores::PoolSettings).
 /// * `replica_consistency`: left as the server has it; other servers than Aurora know no such thing.
 ///
 /// # Examples

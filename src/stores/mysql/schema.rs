@@ -1,11 +1,11 @@
 //! Makes the table in MySQL or MariaDB, and looks at the one that is there. Used on the driver's thread alone.
 
-use super::StoreError;
-use super::mysql_facts::{ServerFacts, TableFacts, look, server, table};
-use super::mysql_failure::{INDEX_EXISTS, MIGRATE, TABLE_EXISTS, code};
-use super::mysql_pool::Connection;
-use super::mysql_report::{create, facts, judge};
-use super::schema::{Severity, TableReport};
+use super::facts::{ServerFacts, TableFacts, look, server, table};
+use super::failures::{INDEX_EXISTS, MIGRATE, TABLE_EXISTS, code};
+use super::pool::Connection;
+use super::report::{create, facts, judge};
+use crate::stores::StoreError;
+use crate::stores::schema::{Severity, TableReport};
 
 pub(super) const INSPECTING: &str = "inspecting the key table in MySQL";
 pub(super) const MIGRATING: &str = "migrating the key table in MySQL";

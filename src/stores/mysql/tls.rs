@@ -7,7 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::sql_server::{SqlServer, TlsMode};
+use crate::stores::sql_server::{SqlServer, TlsMode};
 
 /// Why TLS settings cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -2,9 +2,9 @@
 
 use mysql_async::{Row, Value};
 
-use super::StoreError;
-use super::mysql_failure::{NO_TABLE, code};
-use super::mysql_pool::Connection;
+use super::failures::{NO_TABLE, code};
+use super::pool::Connection;
+use crate::stores::StoreError;
 
 /// A server, as far as it matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

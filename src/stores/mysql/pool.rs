@@ -9,12 +9,12 @@ use secrecy::ExposeSecret;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::StoreError;
-use super::mysql_failure::{DEADLOCK, code, failure, judge};
-use super::mysql_options::MysqlOptions;
-use super::mysql_tls::{TlsSetupError, ssl_opts};
-use super::place::{permanent, transient};
-use super::sql_server::{SqlServer, TlsMode};
+use super::failures::{DEADLOCK, code, failure, judge};
+use super::options::MysqlOptions;
+use super::tls::{TlsSetupError, ssl_opts};
+use crate::stores::StoreError;
+use crate::stores::place::{permanent, transient};
+use crate::stores::sql_server::{SqlServer, TlsMode};
 
 const PORT: u16 = 3306;
 

@@ -4,14 +4,14 @@
 
 use mysql_async::{Params, Row, Value};
 
-use super::mysql_failure::{DUPLICATE_ENTRY, FOREIGN_TEXT, code, is_bad_time};
-use super::mysql_pool::Connection;
-use super::rows::{FIRST, LAST};
-use super::rows::{corrupt, is_buried, parse_row};
-use super::utc::{digits, seconds};
-use super::{StoreError, StoreOutcome};
+use super::failures::{DUPLICATE_ENTRY, FOREIGN_TEXT, code, is_bad_time};
+use super::pool::Connection;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::stores::rows::{FIRST, LAST};
+use crate::stores::rows::{corrupt, is_buried, parse_row};
+use crate::stores::utc::{digits, seconds};
+use crate::stores::{StoreError, StoreOutcome};
 
 pub(super) const LOADING: &str = "loading a key from MySQL";
 pub(super) const STORING: &str = "storing a key in MySQL";

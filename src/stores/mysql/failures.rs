@@ -10,8 +10,8 @@ use std::io;
 use mysql_async::{DriverError, Error, IoError};
 use rustls::{CertificateError, Error as TlsError};
 
-use super::StoreError;
-use super::place::{permanent, transient};
+use crate::stores::StoreError;
+use crate::stores::place::{permanent, transient};
 
 /// What an error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

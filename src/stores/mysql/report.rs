@@ -1,7 +1,7 @@
 //! Judges a table in MySQL or MariaDB: how it differs from the ideal, and whether that matters. Pure.
 
-use super::mysql_facts::{Column, Key, ServerFacts, TableFacts};
-use super::schema::{Change, Difference, Severity, TableReport};
+use super::facts::{Column, Key, ServerFacts, TableFacts};
+use crate::stores::schema::{Change, Difference, Severity, TableReport};
 
 /// What `id` needs at least: ids of 255 bytes exist.
 const ID_LENGTH: u64 = 255;
