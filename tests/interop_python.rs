@@ -5,24 +5,20 @@
 
 #![cfg(all(feature = "cli", feature = "sqlite"))]
 
+mod peers;
+
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+use peers::{Kind, MASTER_KEY_HEX, PRODUCT, Peer, SERVICE, TestResult, is_note};
 
-const PYTHON: &str = "KEYWARD_INTEROP_PYTHON";
-const SERVICE: &str = "my-service";
-const PRODUCT: &str = "my-product";
-const MASTER_KEY: &str = "746869734973415374617469634d61737465724b6579466f7254657374696e67";
 const PARTITIONS: [&str; 7] = ["Alice", "alice", r#"q"uote\back"#, "amp&<lt>", "ünïcødé-漢", "a b", "user@example.com"];
 
 #[test]
@@ -86,10 +82,9 @@ struct World {
 
 impl World {
     fn new() -> TestResult<Self> {
-        let python = std::env::var_os(PYTHON).ok_or("KEYWARD_INTEROP_PYTHON is not set; scripts/test sets it")?;
         let folder = tempfile::tempdir()?;
         let database = folder.path().join("keys.db");
-        let peer = Peer::start(Path::new(&python), &database)?;
+        let peer = Peer::on_file(Kind::Rust, &database)?;
         Ok(Self { folder, database, peer })
     }
 
@@ -160,8 +155,7 @@ impl World {
             .arg("--store")
             .arg(format!("sqlite:{}", self.database.display()))
             .arg("--kms")
-            .arg(format!("static:{MASTER_KEY}"))
-            .env_remove(PYTHON)
+            .arg(format!("static:{MASTER_KEY_HEX}"))
             .current_dir(self.folder.path())
             .stdin(File::open(input_file)?)
             .output()?;
@@ -202,7 +196,7 @@ impl World {
             assert!(is_date_and_time(created), "{id} was created {created:?}");
         }
         for (id, _) in rows.iter().filter(|(id, _)| !expected.contains(id)) {
-            assert!(id.starts_with("__asherah_internal_config_drift_guard_"), "a row that nobody expects: {id}");
+            assert!(is_note(id), "a row that nobody expects: {id}");
         }
         Ok(())
     }
@@ -236,62 +230,4 @@ fn with_changed_payload(record: &str) -> TestResult<String> {
 
 fn complaint(what: &str, output: &Output) -> String {
     format!("{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
-}
-
-/// `tests/interop/python/peer.py` in batch mode: a JSON line for each job, a JSON line for each answer.
-struct Peer {
-    process: Child,
-    jobs: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start(python: &Path, database: &Path) -> TestResult<Self> {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/python/peer.py");
-        let mut process = Command::new(python)
-            .arg(program)
-            .arg("batch")
-            .arg("--db")
-            .arg(database)
-            .args(["--service", SERVICE, "--product", PRODUCT, "--key-hex", MASTER_KEY])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let jobs = process.stdin.take().ok_or("the peer has no stdin")?;
-        let answers = BufReader::new(process.stdout.take().ok_or("the peer has no stdout")?);
-        Ok(Self { process, jobs, answers })
-    }
-
-    fn encrypt(&mut self, partition: &str, payload: &[u8]) -> TestResult<String> {
-        let job = json!({ "op": "encrypt", "partition": partition, "payload_b64": BASE64.encode(payload) });
-        let answer = self.ask(&job)?;
-        let record = answer["record"].as_str().ok_or_else(|| format!("the peer did not encrypt: {answer}"))?;
-        Ok(record.to_owned())
-    }
-
-    fn decrypt(&mut self, partition: &str, record: &str) -> TestResult<Option<Vec<u8>>> {
-        let answer = self.ask(&json!({ "op": "decrypt", "partition": partition, "record": record }))?;
-        if answer["error"].is_string() {
-            return Ok(None);
-        }
-        let payload = answer["payload_b64"].as_str().ok_or_else(|| format!("the peer answered {answer}"))?;
-        Ok(Some(BASE64.decode(payload)?))
-    }
-
-    fn ask(&mut self, job: &Value) -> TestResult<Value> {
-        writeln!(self.jobs, "{job}")?;
-        let mut answer = String::new();
-        if self.answers.read_line(&mut answer)? == 0 {
-            return Err(format!("the peer ended early: {}", self.process.wait()?).into());
-        }
-        Ok(serde_json::from_str(&answer)?)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

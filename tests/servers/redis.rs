@@ -27,7 +27,17 @@ impl Redis {
         let folder = Keeper::folder()?;
         let port = free_port()?;
         let mut command = Command::new(&program);
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--appendonly", "yes", "--appendfsync"]);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--databases",
+            "200",
+            "--port",
+            &port.to_string(),
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+        ]);
         command.args(["always", "--dir"]).arg(&folder);
         let server = Self { keeper: Keeper::start(&folder, "KILL", &command)?, port };
         wait_until("the start of Redis", || server.answers())

@@ -4,6 +4,8 @@
 //! * `stage.rs`: a fresh store. One file per store says how to make one, and how to write behind its back.
 
 mod corrupt;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+mod custom;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 #[cfg(feature = "dynamodb")]
