@@ -6,9 +6,11 @@
 //! * `faults.rs`: networks that are slow, refuse or go silent. `replies.rs`: replies that are lost.
 //! * `restarts.rs`: servers that are killed. `breaker.rs`: servers that keep failing. `replica.rs`: copies that are behind or
 //!   dead. `endings.rs`: errors that stay, and closing meanwhile.
-#![cfg(all(unix, feature = "postgres"))]
+#![cfg(all(unix, feature = "postgres", feature = "mysql", feature = "dynamodb"))]
 
 mod breaker;
+#[path = "../dynamodb_support/mod.rs"]
+mod dynamodb_support;
 mod endings;
 mod faults;
 mod replica;
@@ -24,7 +26,7 @@ macro_rules! tests {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $story() -> crate::stage::TestResult {
-                    match crate::stage::Backend::$server()? {
+                    match crate::stage::Backend::$server().await? {
                         Some(backend) => crate::$file::$story(&backend).await,
                         None => Ok(()),
                     }
@@ -35,10 +37,10 @@ macro_rules! tests {
 }
 
 macro_rules! stories {
-    ($server:ident) => {
+    ($server:ident: $($file:ident::$story:ident),* $(,)?) => {
         tests! { $server:
+            $($file::$story,)*
             breaker::a_store_that_keeps_failing_is_not_asked_for_a_while,
-            endings::an_error_that_stays_reaches_the_caller_and_makes_no_second_key,
             endings::closing_does_not_wait_for_calls_that_wait_for_a_connection,
             faults::a_slow_network_costs_time_and_nothing_else,
             faults::a_server_that_refuses_for_a_second_is_back_afterwards,
@@ -49,9 +51,17 @@ macro_rules! stories {
             replies::an_insert_that_never_arrived_is_sent_again,
             replies::an_insert_whose_reply_was_lost_is_found_stored,
             replies::a_key_that_another_stored_meanwhile_is_used_instead,
-            restarts::a_server_that_is_killed_under_load_loses_and_doubles_no_key,
         }
     };
 }
 
-stories!(postgres);
+stories! { postgres:
+    endings::an_error_that_stays_reaches_the_caller_and_makes_no_second_key,
+    restarts::a_server_that_is_killed_under_load_loses_and_doubles_no_key,
+}
+stories! { mariadb:
+    endings::an_error_that_stays_reaches_the_caller_and_makes_no_second_key,
+    restarts::a_server_that_is_killed_under_load_loses_and_doubles_no_key,
+}
+// It knows no rights, and forgets everything when it ends.
+stories! { moto: }

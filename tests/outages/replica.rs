@@ -34,7 +34,7 @@ async fn read(world: &World<'_>, records: &Records) -> TestResult<Duration> {
 
 pub(crate) async fn rows_that_a_replica_lacks_come_from_the_primary(backend: &Backend) -> TestResult {
     let records = written(backend, 3).await?;
-    let replica: Arc<dyn Store> = backend.another()?.store().await?;
+    let replica: Arc<dyn Store> = backend.another().await?.store().await?;
     let world = World::new(backend, |setup| setup.replica = Some(Arc::clone(&replica))).await?;
     read(&world, &records).await?;
     // Each of three intermediate keys and the system key, asked of both.
@@ -47,7 +47,7 @@ pub(crate) async fn rows_that_a_replica_lacks_come_from_the_primary(backend: &Ba
 
 pub(crate) async fn rows_that_a_replica_has_are_not_asked_of_the_primary(backend: &Backend) -> TestResult {
     let records = written(backend, 3).await?;
-    let replica = backend.another()?.store().await?;
+    let replica = backend.another().await?.store().await?;
     for row in backend.store().await?.list(None, 100).await? {
         assert_eq!(replica.store(&row.key.id, &row.record?).await?, StoreOutcome::Stored);
     }
@@ -61,7 +61,7 @@ pub(crate) async fn rows_that_a_replica_has_are_not_asked_of_the_primary(backend
 
 pub(crate) async fn a_dead_replica_costs_its_attempts_and_then_nothing(backend: &Backend) -> TestResult {
     let records = written(backend, 12).await?;
-    let copy = backend.another()?;
+    let copy = backend.another().await?;
     let proxy = Proxy::start(copy.port)?;
     for fault in [Fault::HalfOpen, Fault::Refuse] {
         let replica = copy.store_at(proxy.port(), 2, SECOND).await?;

@@ -11,7 +11,7 @@ use crate::stage::{Backend, Records, TestResult, World, encrypt, eventually};
 const TASKS: usize = 20;
 
 pub(crate) async fn a_server_that_is_killed_under_load_loses_and_doubles_no_key(backend: &Backend) -> TestResult {
-    let backend = backend.alone()?;
+    let backend = backend.alone().await?;
     let world = World::new(&backend, |setup| setup.retries.attempt_timeout = Duration::from_secs(1)).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let done: Arc<[AtomicUsize]> = (0..TASKS).map(|_| AtomicUsize::new(0)).collect();

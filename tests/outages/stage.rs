@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use keyward::kms::StaticKms;
-use keyward::stores::{KeyAdmin, Metastore, PostgresMetastore};
+use keyward::stores::{DynamoDbMetastore, KeyAdmin, Metastore, MysqlMetastore, PostgresMetastore, SchemaAdmin};
 use keyward::{CryptoPolicy, DataRowRecord, Error, ManualClock, RetryPolicy, SessionFactory, SessionFactoryBuilder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinSet;
 
+use crate::dynamodb_support;
+use crate::servers::{DynamoDb, DynamoDbKind, MariaDb, MariaDbSetup, Postgres, PostgresSetup};
 pub(crate) use crate::servers::{Fault, Proxy, TestResult};
-use crate::servers::{Postgres, PostgresSetup};
 
 pub(crate) trait Store: Metastore + KeyAdmin {}
 impl<S: Metastore + KeyAdmin> Store for S {}
@@ -22,54 +23,98 @@ impl<S: Metastore + KeyAdmin> Store for S {}
 /// An empty table of a server.
 pub(crate) struct Backend {
     server: Server,
-    /// Where it is, without a proxy.
-    url: String,
+    /// The address of the table, or its name.
+    table: String,
     pub(crate) port: u16,
 }
 
 #[derive(Clone, Copy)]
 enum Server {
     Postgres(&'static Postgres),
+    MariaDb(&'static MariaDb),
+    DynamoDb(&'static DynamoDb),
 }
 
 impl Backend {
     /// Makes a table of PostgreSQL.
-    pub(crate) fn postgres() -> TestResult<Option<Self>> {
-        Postgres::shared()?.map(Self::of_postgres).transpose()
+    pub(crate) async fn postgres() -> TestResult<Option<Self>> {
+        let Some(server) = Postgres::shared()? else { return Ok(None) };
+        Self::on(Server::Postgres(server)).await.map(Some)
     }
 
-    fn of_postgres(server: &'static Postgres) -> TestResult<Self> {
-        Ok(Self { server: Server::Postgres(server), url: server.new_table()?, port: server.port })
+    /// Makes a table of MariaDB.
+    pub(crate) async fn mariadb() -> TestResult<Option<Self>> {
+        static SHARED: OnceLock<Result<Option<MariaDb>, String>> = OnceLock::new();
+        let start = || MariaDb::start(&MariaDbSetup::default()).map_err(|error| error.to_string());
+        let Some(server) = SHARED.get_or_init(start).as_ref().map_err(String::clone)? else { return Ok(None) };
+        Self::on(Server::MariaDb(server)).await.map(Some)
+    }
+
+    /// Makes a table of what speaks DynamoDB.
+    pub(crate) async fn moto() -> TestResult<Option<Self>> {
+        let Some(server) = DynamoDb::shared(DynamoDbKind::Moto)? else { return Ok(None) };
+        Self::on(Server::DynamoDb(server)).await.map(Some)
+    }
+
+    async fn on(server: Server) -> TestResult<Self> {
+        let (table, port) = match server {
+            Server::Postgres(server) => (server.new_table()?, server.port),
+            Server::MariaDb(server) => {
+                let database = server.database("")?;
+                let maker = MysqlMetastore::connect_for_schema(server.url(&database).parse()?).await?;
+                maker.apply().await?;
+                // A user of the name of the database, who may do what encrypting needs.
+                let user = format!("{database}@'127.0.0.1'");
+                server.sql(
+                    &database,
+                    &format!("CREATE USER {user}; GRANT SELECT, INSERT ON {database}.encryption_key TO {user}"),
+                )?;
+                (server.url(&database).replacen("root", &database, 1), server.port)
+            }
+            Server::DynamoDb(server) => {
+                let table = server.table();
+                dynamodb_support::create(&client(server.port), &table).await?;
+                (table, server.port)
+            }
+        };
+        Ok(Self { server, table, port })
     }
 
     /// Makes one more table of the same server.
-    pub(crate) fn another(&self) -> TestResult<Self> {
-        match self.server {
-            Server::Postgres(server) => Self::of_postgres(server),
-        }
+    pub(crate) async fn another(&self) -> TestResult<Self> {
+        Self::on(self.server).await
     }
 
     /// Makes a table of a server of the same kind that nobody else uses, and that keeps what it confirmed.
-    pub(crate) fn alone(&self) -> TestResult<Self> {
-        match self.server {
+    pub(crate) async fn alone(&self) -> TestResult<Self> {
+        const GONE: &str = "there was one a moment ago";
+        // They end with the program.
+        let server = match self.server {
             Server::Postgres(_) => {
                 let setup = PostgresSetup { fsync: true, ..PostgresSetup::default() };
-                let server = Postgres::start(&setup)?.ok_or("there was one a moment ago")?;
-                // It ends with the program.
-                Self::of_postgres(Box::leak(Box::new(server)))
+                Server::Postgres(Box::leak(Box::new(Postgres::start(&setup)?.ok_or(GONE)?)))
             }
-        }
+            Server::MariaDb(_) => {
+                let server = MariaDb::start(&MariaDbSetup::default())?.ok_or(GONE)?;
+                Server::MariaDb(Box::leak(Box::new(server)))
+            }
+            Server::DynamoDb(_) => return Err("it forgets everything when it ends".into()),
+        };
+        Self::on(server).await
     }
 
-    /// Opens the table by way of a port, with a pool of so many connections, each waited for so long.
+    /// Opens the table by way of a port, with a pool of so many connections, each waited for so long, where there is one.
     pub(crate) async fn store_at(&self, port: u16, pool: usize, wait: Duration) -> TestResult<Arc<dyn Store>> {
-        match self.server {
-            Server::Postgres(_) => {
-                let url = self.url.replacen(&format!(":{}", self.port), &format!(":{port}"), 1);
-                let url = format!("{url}?pool_size={pool}&pool_wait={}", wait.as_secs_f64());
-                Ok(Arc::new(PostgresMetastore::connect(url.parse()?).await?))
+        let address = self.table.replacen(&format!(":{}", self.port), &format!(":{port}"), 1);
+        let address = format!("{address}?pool_size={pool}&pool_wait={}", wait.as_secs_f64());
+        Ok(match self.server {
+            Server::Postgres(_) => Arc::new(PostgresMetastore::connect(address.parse()?).await?),
+            Server::MariaDb(_) => Arc::new(MysqlMetastore::connect(address.parse()?).await?),
+            Server::DynamoDb(_) => {
+                let options = dynamodb_support::options(&self.table);
+                Arc::new(DynamoDbMetastore::from_client(client(port), options).await?)
             }
-        }
+        })
     }
 
     /// Opens the table without a proxy.
@@ -77,30 +122,42 @@ impl Backend {
         self.store_at(self.port, 5, Duration::from_secs(5)).await
     }
 
-    /// Takes the right to insert away, or gives it back; `false` where the server knows no rights.
-    pub(crate) fn set_insertable(&self, insertable: bool) -> TestResult<bool> {
+    /// Takes the right to insert away, or gives it back.
+    pub(crate) fn set_insertable(&self, insertable: bool) -> TestResult {
+        let user = self.table.split(['/', '@']).nth(2).ok_or("the address names a user")?;
+        let change = if insertable { "GRANT INSERT ON # TO" } else { "REVOKE INSERT ON # FROM" };
+        let change = change.replace('#', &format!("{user}.encryption_key"));
         match self.server {
             Server::Postgres(server) => {
-                let user = self.url.split(['/', '@']).nth(2).ok_or("the address names a user")?;
-                let change = if insertable { "GRANT INSERT ON # TO" } else { "REVOKE INSERT ON # FROM" };
-                let change = change.replace('#', &format!("{user}.encryption_key"));
                 server.sql("postgres", &format!("ALTER ROLE {user} NOSUPERUSER; {change} {user}"))?;
             }
+            Server::MariaDb(server) => {
+                server.sql(user, &format!("{change} {user}@'127.0.0.1'"))?;
+            }
+            Server::DynamoDb(_) => return Err("it knows no rights".into()),
         }
-        Ok(true)
+        Ok(())
     }
 
     pub(crate) fn kill(&self) -> TestResult {
         match self.server {
             Server::Postgres(server) => server.keeper.kill(),
+            Server::MariaDb(server) => server.keeper.kill(),
+            Server::DynamoDb(server) => server.keeper.kill(),
         }
     }
 
     pub(crate) fn start_again(&self) -> TestResult {
         match self.server {
             Server::Postgres(server) => server.start_again(),
+            Server::MariaDb(server) => server.start_again(),
+            Server::DynamoDb(_) => Err("it forgets everything when it ends".into()),
         }
     }
+}
+
+fn client(port: u16) -> aws_sdk_dynamodb::Client {
+    dynamodb_support::client(&format!("http://127.0.0.1:{port}"), "us-west-2")
 }
 
 /// Whether a request stores an intermediate key: its record says what wraps it, in every protocol.
