@@ -157,6 +157,8 @@ impl Table for InDynamoDb<'_> {
             "DynamoDBRegion": self.region,
             "DynamoDBTableName": self.table,
             "EnableRegionSuffix": !self.suffix.is_empty(),
+            // The one in Rust starts no more where a table was first used with another suffix, or without one.
+            "ConfigDriftForceRun": true,
         })
     }
 

@@ -45,10 +45,16 @@ pub(crate) const PAIRS_WITH_GO: [&[Side]; 2] = [&[KEYWARD, GO], &[GO, KEYWARD]];
 pub(crate) const PAIRS_WITH_RUST: [&[Side]; 2] = [&[KEYWARD, RUST], &[RUST, KEYWARD]];
 pub(crate) const ALL_THREE: [&[Side]; 3] = [&[KEYWARD, GO, RUST], &[GO, RUST, KEYWARD], &[RUST, KEYWARD, GO]];
 
-/// Returns every order in which those come together who are here.
+/// Returns every order in which two or three come together who are here.
 pub(crate) fn orders() -> Vec<&'static [Side]> {
-    let orders = [&PAIRS_WITH_GO[..], &PAIRS_WITH_RUST, &ALL_THREE].concat();
-    orders.into_iter().filter(|sides| are_here(sides)).collect()
+    let threes = ALL_THREE.into_iter().filter(|sides| are_here(sides));
+    pairs().into_iter().chain(threes).collect()
+}
+
+/// Returns every order in which two come together who are here.
+pub(crate) fn pairs() -> Vec<&'static [Side]> {
+    let pairs = PAIRS_WITH_GO.into_iter().chain(PAIRS_WITH_RUST);
+    pairs.filter(|sides| are_here(sides)).collect()
 }
 
 /// Whether all of them are here; it is said which is not.
