@@ -79,7 +79,7 @@ impl RedisMetastore {
     pub(crate) async fn connect(url: &str) -> Result<Self, StoreError> {
         // Errors name the server, never the password.
         let place = format!("redis at {}", url.rsplit_once('@').map_or(url, |(_, place)| place));
-        let refused = |error| failure("connecting to Redis", &place, error);
+        let refused = |error: RedisError| failure("connecting to Redis", &place, &error);
         // Keyward repeats calls itself; a call that hangs is given up.
         let settings = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
@@ -100,7 +100,7 @@ impl RedisMetastore {
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(RedisError) -> StoreError + '_ {
-        move |error| failure(operation, &self.place, error)
+        move |error| failure(operation, &self.place, &error)
     }
 }
 
@@ -240,7 +240,7 @@ fn corrupt(key: &KeyMeta, source: impl Into<Box<dyn Error + Send + Sync>>) -> St
 }
 
 /// Sorts an error: what may pass is repeated by Keyward, what will not is told at once.
-fn failure(operation: &'static str, place: &str, error: RedisError) -> StoreError {
+fn failure(operation: &'static str, place: &str, error: &RedisError) -> StoreError {
     let is_transient =
         error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_cluster_error();
     let source = format!("{place}: {error}").into();
