@@ -28,22 +28,28 @@ pub(crate) struct Answer {
     status: u16,
     headers: String,
     body: String,
+    is_cut: bool,
 }
 
 impl Answer {
     pub(crate) fn ok(body: &Value) -> Self {
-        Self { status: 200, headers: String::new(), body: body.to_string() }
+        Self { status: 200, headers: String::new(), body: body.to_string(), is_cut: false }
     }
 
     /// An error as DynamoDB writes it.
     pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
         let body = json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message});
-        Self { status, headers: String::new(), body: body.to_string() }
+        Self { status, headers: String::new(), body: body.to_string(), is_cut: false }
     }
 
     /// What something else says.
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self { status, headers: String::new(), body: body.to_owned() }
+        Self { status, headers: String::new(), body: body.to_owned(), is_cut: false }
+    }
+
+    /// The connection ends just before the answer does.
+    pub(crate) fn cut(self) -> Self {
+        Self { is_cut: true, ..self }
     }
 
     pub(crate) fn with_header(mut self, header: &str) -> Self {
@@ -151,11 +157,14 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, seen: &Mute
             head,
             body: serde_json::from_str(&body).unwrap_or_default(),
         };
-        let Answer { status, headers, body } = answer(&request);
+        let Answer { status, headers, body, is_cut } = answer(&request);
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-        let length = body.len();
+        let length = body.len() + usize::from(is_cut);
         let head = format!("HTTP/1.1 {status} x\r\ncontent-type: application/x-amz-json-1.0\r\n{headers}");
         stream.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).ok()?;
+        if is_cut {
+            return None;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use keyward::kms::StaticKms;
 use keyward::stores::{DynamoDbMetastore, KeyAdmin, Metastore, StoreOutcome};
 use keyward::{KeyId, SessionFactory};
 
+use crate::answers::{Answer, Answers};
 use crate::dynamodb_support::{client, options};
 use crate::servers::{Fault, Proxy, TestResult};
 use crate::{chain, key, record, stages};
@@ -27,6 +28,22 @@ async fn an_insert_whose_answer_is_lost_is_transient_and_was_made() -> TestResul
         assert_eq!(proxy.cuts(), 1, "it is sent once");
         assert_eq!(stage.store.load(&key("alice", 5)).await?, Some(record(5, b"k")));
         assert_eq!(store.store(&KeyId::new("alice"), &record(5, b"k")).await?, StoreOutcome::Duplicate);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_too_soon_is_transient_whatever_it_was() -> TestResult {
+    for status in [200, 400, 500] {
+        let server = Answers::with_table(move |_| Answer::text(status, "{}").cut())?;
+        let store = server.store().await?;
+        let record = record(5, b"k");
+        for failed in [
+            store.store(&KeyId::new("alice"), &record).await.expect_err("half an answer"),
+            store.load(&key("alice", 5)).await.expect_err("half an answer"),
+        ] {
+            assert!(failed.is_transient() && chain(&failed).contains("network between"), "{}", chain(&failed));
+        }
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ pub(crate) async fn a_dead_replica_costs_its_attempts_and_then_nothing(backend: 
         let after = read(&world, &first).await?;
         assert!(after < 3 * attempt + SECOND, "{fault:?}: each failure costs an attempt at most, not {after:?}");
         let after = read(&world, &others).await?;
-        assert!(after < SECOND, "{fault:?}: it is not waited for any more, but {after:?}");
+        assert!(after < 6 * attempt, "{fault:?}: it is not waited for eight times more, but {after:?}");
         let failures = |class: &str| {
             world.number(&format!("keyward_metastore_failures_total{{store=\"replica\",class=\"{class}\"}}"))
         };

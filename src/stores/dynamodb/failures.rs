@@ -66,6 +66,10 @@ where
             };
             sort(is_transient)(operation, place, advice, words(code, service.err().message(), error.request_id()))
         }
+        // The connection ended within the answer: what was asked for may have been done.
+        SdkError::ResponseError(response) if response.raw().body().bytes().is_none() => {
+            transient(operation, place, UNREACHED, chain(error))
+        }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
             let (is_transient, advice) = advice_on_status(status);
