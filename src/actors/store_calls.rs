@@ -11,7 +11,7 @@ use crate::ids::{KeyId, KeyMeta};
 use crate::memory::RandomFill;
 use crate::metrics::{CallMeters, StoreMeters};
 use crate::record::EnvelopeKeyRecord;
-use crate::retry::{Breaker, Budget, Change, RetryPolicy};
+use crate::retry::{Breaker, Budget, Change, Pass, RetryPolicy};
 use crate::stores::{Metastore, StoreOutcome};
 
 /// Calls to one store at once; more wait their turn.
@@ -101,7 +101,9 @@ impl StoreCalls {
                 {
                     return Ok(outcome);
                 }
-                tracing::warn!(error = %chain(&error), attempts = repetition, "a key could not be stored");
+                // Not the error itself, which its caller tells: it may name a partition.
+                let (store, class) = (self.place(), error.class());
+                tracing::warn!(store, class, attempts = repetition, "a key could not be stored");
                 return Err(error);
             }
             self.pause(repetition).await;
@@ -189,28 +191,36 @@ impl StoreCalls {
 /// A call under way, whose end the breaker must learn of; one that is given up counts as failed.
 struct Trial<'a> {
     calls: &'a StoreCalls,
-    is_over: bool,
+    /// Until the end is told.
+    pass: Option<Pass>,
 }
 
 impl<'a> Trial<'a> {
     fn begin(calls: &'a StoreCalls, call: Call) -> Result<Self, StoreError> {
-        if let Some(Err(refusal)) = calls.breaker.as_ref().map(|breaker| breaker.admit(Instant::now())) {
-            let (operation, place) = (call.operation(), calls.place().to_owned());
-            let error = StoreError::Open { operation, place, failures: refusal.failures, retry_in: refusal.retry_in };
-            calls.meters.count_failure(error.class());
-            return Err(error);
+        match calls.breaker.as_ref().map_or(Ok(Pass::Usual), |breaker| breaker.admit(Instant::now())) {
+            Ok(pass) => Ok(Self { calls, pass: Some(pass) }),
+            Err(refusal) => {
+                let (operation, place) = (call.operation(), calls.place().to_owned());
+                let error =
+                    StoreError::Open { operation, place, failures: refusal.failures, retry_in: refusal.retry_in };
+                calls.meters.count_failure(error.class());
+                Err(error)
+            }
         }
-        Ok(Self { calls, is_over: false })
     }
 
     fn end<T>(mut self, answer: &Result<T, StoreError>) {
-        self.is_over = true;
+        let pass = self.pass.take().expect("a trial ends once");
         let Err(error) = answer else { return self.answered() };
         self.calls.meters.count_failure(error.class());
         match error {
-            StoreError::Transient { .. } | StoreError::Timeout { .. } => self.failed(),
+            StoreError::Transient { .. } | StoreError::Timeout { .. } => self.failed(pass),
             // Nobody knows how the server is.
-            StoreError::PoolTimeout { .. } | StoreError::Open { .. } => {}
+            StoreError::PoolTimeout { .. } | StoreError::Open { .. } => {
+                if let Some(breaker) = &self.calls.breaker {
+                    breaker.told_nothing(pass);
+                }
+            }
             StoreError::Permanent { .. } | StoreError::Corrupt { .. } => self.answered(),
         }
     }
@@ -222,8 +232,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn failed(&self) {
-        if let Some(Change::Opened) = self.calls.breaker.as_ref().map(|breaker| breaker.failed(Instant::now())) {
+    fn failed(&self, pass: Pass) {
+        if let Some(Change::Opened) = self.calls.breaker.as_ref().map(|breaker| breaker.failed(pass, Instant::now())) {
             self.calls.meters.open.set(1.0);
             tracing::warn!(store = self.calls.place(), "the metastore keeps failing and is not asked for a while");
         }
@@ -232,20 +242,8 @@ impl<'a> Trial<'a> {
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.failed();
+        if let Some(pass) = self.pass.take() {
+            self.failed(pass);
         }
     }
-}
-
-/// Returns an error and its causes in one line.
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

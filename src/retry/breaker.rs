@@ -23,6 +23,16 @@ struct State {
     is_tried: bool,
 }
 
+/// What a call that is let through is to the breaker; it goes back with the call's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Pass {
+    /// One of many, while calls go through.
+    Usual,
+    /// The one that tries whether the service is back.
+    Trial,
+}
+
 /// Why a call is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -47,12 +57,12 @@ impl Breaker {
     }
 
     /// Lets a call through, or says why not. Whoever is let through must report how it ended.
-    pub(crate) fn admit(&self, now: Instant) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, now: Instant) -> Result<Pass, Refusal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(until) = state.paused_until else { return Ok(()) };
+        let Some(until) = state.paused_until else { return Ok(Pass::Usual) };
         if now >= until && !state.is_tried {
             state.is_tried = true;
-            return Ok(());
+            return Ok(Pass::Trial);
         }
         let retry_in = if state.is_tried { state.pause } else { until - now };
         Err(Refusal { failures: state.failures, retry_in })
@@ -67,18 +77,29 @@ impl Breaker {
     }
 
     /// Counts a call that the service failed.
-    pub(crate) fn failed(&self, now: Instant) -> Change {
+    pub(crate) fn failed(&self, pass: Pass, now: Instant) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures = state.failures.saturating_add(1);
-        if state.is_tried {
-            state.is_tried = false;
-            state.pause = state.pause.saturating_mul(2).min(self.policy.most_pause);
-            state.paused_until = Some(now + state.pause);
-        } else if state.paused_until.is_none() && state.failures >= self.policy.failures {
-            state.paused_until = Some(now + state.pause);
-            return Change::Opened;
+        match pass {
+            Pass::Trial => {
+                state.is_tried = false;
+                state.pause = state.pause.saturating_mul(2).min(self.policy.most_pause);
+                state.paused_until = Some(now + state.pause);
+                Change::None
+            }
+            Pass::Usual if state.paused_until.is_none() && state.failures >= self.policy.failures => {
+                state.paused_until = Some(now + state.pause);
+                Change::Opened
+            }
+            Pass::Usual => Change::None,
         }
-        Change::None
+    }
+
+    /// Notes the end of a call that tells nothing about the service; another may try at once.
+    pub(crate) fn told_nothing(&self, pass: Pass) {
+        if pass == Pass::Trial {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).is_tried = false;
+        }
     }
 }
 
@@ -97,14 +118,14 @@ mod tests {
     fn failures_in_a_row_end_the_calls_and_successes_between_do_not_count() {
         let (breaker, now) = breaker();
         for _ in 0..2 {
-            assert_eq!(breaker.failed(now), Change::None);
+            assert_eq!(breaker.failed(Pass::Usual, now), Change::None);
         }
         assert_eq!(breaker.succeeded(), Change::None);
         for _ in 0..2 {
-            assert_eq!(breaker.failed(now), Change::None);
-            assert_eq!(breaker.admit(now), Ok(()));
+            assert_eq!(breaker.failed(Pass::Usual, now), Change::None);
+            assert_eq!(breaker.admit(now), Ok(Pass::Usual));
         }
-        assert_eq!(breaker.failed(now), Change::Opened);
+        assert_eq!(breaker.failed(Pass::Usual, now), Change::Opened);
         assert_eq!(breaker.admit(now + 40 * MS), Err(Refusal { failures: 3, retry_in: 60 * MS }));
     }
 
@@ -112,27 +133,43 @@ mod tests {
     fn one_at_a_time_tries_and_each_failure_makes_the_pause_longer() {
         let (breaker, mut now) = breaker();
         for _ in 0..3 {
-            let _ = breaker.failed(now);
+            let _ = breaker.failed(Pass::Usual, now);
         }
         for pause in [100, 200, 300, 300] {
             assert!(breaker.admit(now + (pause - 1) * MS).is_err());
             now += pause * MS;
-            assert_eq!(breaker.admit(now), Ok(()));
+            assert_eq!(breaker.admit(now), Ok(Pass::Trial));
             assert!(breaker.admit(now).is_err(), "one is trying");
-            assert_eq!(breaker.failed(now), Change::None);
+            assert_eq!(breaker.failed(Pass::Trial, now), Change::None);
         }
         now += 300 * MS;
-        assert_eq!(breaker.admit(now), Ok(()));
+        assert_eq!(breaker.admit(now), Ok(Pass::Trial));
         assert_eq!(breaker.succeeded(), Change::Closed);
-        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(()), Ok(())));
+        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(Pass::Usual), Ok(Pass::Usual)));
     }
 
     #[test]
     fn stragglers_that_fail_while_it_pauses_do_not_make_the_pause_longer() {
         let (breaker, now) = breaker();
         for _ in 0..50 {
-            let _ = breaker.failed(now);
+            let _ = breaker.failed(Pass::Usual, now);
         }
-        assert_eq!(breaker.admit(now + 100 * MS), Ok(()));
+        assert_eq!(breaker.admit(now + 100 * MS), Ok(Pass::Trial));
+    }
+
+    #[test]
+    fn a_straggler_does_not_end_the_trial_and_a_trial_that_tells_nothing_makes_way_for_another() {
+        let (breaker, now) = breaker();
+        for _ in 0..3 {
+            let _ = breaker.failed(Pass::Usual, now);
+        }
+        let later = now + 100 * MS;
+        assert_eq!(breaker.admit(later), Ok(Pass::Trial));
+        assert_eq!(breaker.failed(Pass::Usual, later), Change::None);
+        assert!(breaker.admit(later).is_err(), "one is still trying");
+        breaker.told_nothing(Pass::Usual);
+        assert!(breaker.admit(later).is_err(), "one is still trying");
+        breaker.told_nothing(Pass::Trial);
+        assert_eq!(breaker.admit(later), Ok(Pass::Trial));
     }
 }

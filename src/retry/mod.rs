@@ -8,6 +8,6 @@ mod breaker;
 mod budget;
 mod policy;
 
-pub(crate) use breaker::{Breaker, Change};
+pub(crate) use breaker::{Breaker, Change, Pass};
 pub(crate) use budget::Budget;
 pub use policy::{BreakerPolicy, RetryPolicy};

@@ -5,11 +5,12 @@ use tokio_postgres::{Error, Row};
 
 use super::failures::{LISTING, REVOKING, SHREDDING};
 use super::pool::Lease;
-use super::store::{ID, PostgresMetastore, SELECT, read};
+use super::store::{self, ATTEMPTS, ID, PostgresMetastore, SELECT, read};
 use super::values::{FIRST, LAST, Param};
 use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::stores::place::permanent;
 use crate::stores::rows::{check_tombstone, is_buried, revoked_text};
 use crate::stores::{KeyAdmin, KeyRow, Revocation};
 
@@ -20,7 +21,7 @@ const AFTER: &str = "WHERE (id, created) > ($1::text, $2) \
 const VERSIONS: &str = "ORDER BY created";
 // Only as long as the text is what was read: nobody's change is lost.
 const UPDATE: &str = "UPDATE encryption_key SET key_record = $3 ";
-const UNCHANGED: &str = "AND created = $2 AND key_record::text = $4";
+const AS_READ: &str = "AND created = $2 AND key_record::text = $4";
 const BURY: &str = "INSERT INTO encryption_key (id, created, key_record) VALUES ($1, $2, $3) \
     ON CONFLICT (id, created) DO UPDATE SET key_record = EXCLUDED.key_record";
 const DELETE: &str = "DELETE FROM encryption_key ";
@@ -53,7 +54,7 @@ impl KeyAdmin for PostgresMetastore {
             return Ok(Revocation::NotFound); // no such row can have been stored
         }
         let place = [Param::Text(key.id.as_str()), Param::Created(key.created)];
-        loop {
+        for _ in 0..ATTEMPTS {
             let lease = self.pool.get(REVOKING).await?;
             let text = async {
                 let sql = format!("{SELECT}{ID}AND created = $2");
@@ -65,11 +66,12 @@ impl KeyAdmin for PostgresMetastore {
             let Some(after) = revoked_text(key, before.as_bytes())? else { return Ok(Revocation::AlreadyRevoked) };
             let lease = self.pool.get(REVOKING).await?;
             let params = [place[0], place[1], Param::Record(&after), Param::Text(&before)];
-            let answer = lease.execute(&format!("{UPDATE}{ID}{UNCHANGED}"), &self.columns, &params).await;
+            let answer = lease.execute(&format!("{UPDATE}{ID}{AS_READ}"), &self.columns, &params).await;
             if lease.finish(REVOKING, answer)? == 1 {
                 return Ok(Revocation::Revoked);
             }
         }
+        Err(permanent(REVOKING, &self.pool.place, store::UNCHANGED, format!("key {key} is still as it was")))
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {

@@ -12,6 +12,10 @@ use crate::stores::{AddressError, ReplicaConsistency, SqlServer, TlsMode};
 /// How long a connection that says nothing is waited for before the kernel asks whether the server is there.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How long the server works on a statement. A call that is given up leaves its statement behind, waiting for a lock perhaps,
+/// and its connection with it.
+const STATEMENT: Duration = Duration::from_secs(10);
+
 /// How long sent bytes may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
@@ -96,15 +100,16 @@ impl fmt::Display for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Returns what the driver needs.
-    pub(super) fn config(&self) -> Config {
+    /// Returns what the driver needs for each host, in their order.
+    pub(super) fn configs(&self) -> Vec<Config> {
+        let this_machine = [("localhost".to_owned(), None)];
+        let hosts = if self.server.hosts.is_empty() { &this_machine[..] } else { &self.server.hosts[..] };
+        hosts.iter().map(|(host, port)| self.config(host, *port)).collect()
+    }
+
+    fn config(&self, host: &str, port: Option<u16>) -> Config {
         let mut config = Config::new();
-        for (host, port) in &self.server.hosts {
-            config.host(host).port(port.unwrap_or(5432));
-        }
-        if self.server.hosts.is_empty() {
-            config.host("localhost");
-        }
+        config.host(host).port(port.unwrap_or(5432));
         if let Some(user) = &self.server.user {
             config.user(user);
         }
@@ -117,7 +122,6 @@ impl PostgresOptions {
         let needs = if self.writable_only { TargetSessionAttrs::ReadWrite } else { TargetSessionAttrs::Any };
         config
             .application_name(&self.application_name)
-            .connect_timeout(self.server.pool.connect)
             .target_session_attrs(needs)
             .keepalives_idle(IDLE)
             .keepalives_interval(IDLE / 3)
@@ -134,7 +138,7 @@ impl PostgresOptions {
     /// Returns what is said on every new connection.
     pub(super) fn greeting(&self) -> String {
         // Nothing that is sent afterwards depends on the zone; what others read in the session should not either.
-        let mut greeting = "SET TIME ZONE 'UTC'".to_owned();
+        let mut greeting = format!("SET TIME ZONE 'UTC'; SET statement_timeout = {}", STATEMENT.as_millis());
         if let Some(consistency) = self.replica_consistency {
             greeting.push_str(&format!("; SET apg_write_forward.consistency_mode = '{consistency}'"));
         }
@@ -154,7 +158,9 @@ mod tests {
         assert!(!options.prepared_statements && options.writable_only);
         assert_eq!(options.application_name, "billing");
         assert_eq!(options.server.pool.size, 3);
-        assert_eq!(options.greeting(), "SET TIME ZONE 'UTC'; SET apg_write_forward.consistency_mode = 'session'");
+        let greeting = "SET TIME ZONE 'UTC'; SET statement_timeout = 10000; \
+            SET apg_write_forward.consistency_mode = 'session'";
+        assert_eq!(options.greeting(), greeting);
     }
 
     #[test]

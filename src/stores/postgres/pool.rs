@@ -7,6 +7,8 @@ use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, T
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, RecyclingMethod};
 use postgres_types::{ToSql, Type};
 use tokio::runtime::{Handle, Id};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -32,17 +34,22 @@ impl Pool {
     pub(super) async fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
         let place = options.to_string();
         let unusable = |source| permanent(CONNECTING, &place, "check the TLS options of the store", source);
-        let (mode, tls, config) = (options.server.tls_mode(), options.server.tls.clone(), options.config());
+        let (mode, tls) = (options.server.tls_mode(), options.server.tls.clone());
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = if mode == TlsMode::Disable {
-            Manager::from_config(config, NoTls, recycling)
+        let tls = if mode == TlsMode::Disable {
+            None
         } else {
             let read = tokio::task::spawn_blocking(move || client_config(mode, &tls)).await;
-            let tls = read.map_err(|error| unusable(error.into()))?.map_err(unusable)?;
-            Manager::from_config(config, MakeRustlsConnect::new(tls), recycling)
+            Some(MakeRustlsConnect::new(read.map_err(|error| unusable(error.into()))?.map_err(unusable)?))
+        };
+        let manager = |config| match &tls {
+            None => Manager::from_config(config, NoTls, recycling.clone()),
+            Some(tls) => Manager::from_config(config, tls.clone(), recycling.clone()),
         };
         let limits = options.server.pool;
-        let connections = managed::Pool::builder(Connector { manager, greeting: options.greeting() })
+        let hosts = options.configs().into_iter().map(manager).collect();
+        let connector = Connector { hosts, greeting: options.greeting(), connect: limits.connect };
+        let connections = managed::Pool::builder(connector)
             .max_size(limits.size)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect))
@@ -133,8 +140,11 @@ impl Drop for Lease<'_> {
 
 /// Makes connections.
 struct Connector {
-    manager: Manager,
+    /// One for each host, in their order.
+    hosts: Vec<Manager>,
     greeting: String,
+    /// How long all of them may take.
+    connect: Duration,
 }
 
 struct Connection {
@@ -143,20 +153,48 @@ struct Connection {
     home: Id,
 }
 
+impl Connector {
+    async fn open(&self, host: &Manager) -> Result<Connection, Error> {
+        let client = host.create().await?;
+        client.batch_execute(&self.greeting).await?;
+        Ok(Connection { client, home: Handle::current().id() })
+    }
+}
+
 impl managed::Manager for Connector {
     type Type = Connection;
     type Error = Error;
 
+    /// Connects to the first host that takes a connection. The last has all the time that is left: the pool ends that.
     async fn create(&self) -> Result<Connection, Error> {
-        let client = self.manager.create().await?;
-        client.batch_execute(&self.greeting).await?;
-        Ok(Connection { client, home: Handle::current().id() })
+        let (last, others) = self.hosts.split_last().expect("there is a host");
+        let mut left = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let until = Instant::now() + self.connect;
+        for host in others {
+            let share = until.saturating_duration_since(Instant::now()) / left;
+            left -= 1;
+            match timeout(share, self.open(host)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                // Another one would refuse it too.
+                Ok(Err(error)) if error.code().is_some_and(is_final) => return Err(error),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        self.open(last).await
     }
 
-    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
         if connection.home != Handle::current().id() {
             return Err(RecycleError::message("another runtime drives the connection"));
         }
-        self.manager.recycle(&mut connection.client, metrics).await
+        if connection.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
     }
+}
+
+/// Whether it is about the user, not about the server.
+fn is_final(state: &SqlState) -> bool {
+    state.code().starts_with("28")
 }

@@ -27,6 +27,12 @@ const EXACT: &str = "AND created = $2";
 const LATEST: &str = "ORDER BY created DESC LIMIT 1";
 const INSERT: &str =
     "INSERT INTO encryption_key (id, created, key_record) VALUES ($1, $2, $3) ON CONFLICT (id, created) DO NOTHING";
+/// How often a change is tried that others come in between of.
+pub(super) const ATTEMPTS: u32 = 16;
+
+pub(super) const UNCHANGED: &str =
+    "look for row security, triggers and rules on the table: the server takes the statement and changes nothing";
+
 const WITHDRAW: &str = "DELETE FROM encryption_key ";
 
 /// A metastore in a table of PostgreSQL; cloning shares its connections.
@@ -128,7 +134,7 @@ impl PostgresMetastore {
     async fn insert(&self, lease: &Lease<'_>, key: &KeyMeta, record: &EnvelopeKeyRecord) -> Result<Inserted, Error> {
         let text = record.to_json();
         let place = [Param::Text(key.id.as_str()), Param::Created(key.created)];
-        loop {
+        for _ in 0..ATTEMPTS {
             let inserted =
                 lease.execute(INSERT, &self.columns, &[place[0], place[1], Param::Record(&text)]).await? == 1;
             if inserted && is_buried(record) {
@@ -150,6 +156,7 @@ impl PostgresMetastore {
             }
             // What was in the way is gone: it was shredded, or somebody deleted it.
         }
+        Ok(Inserted::Nothing)
     }
 }
 
@@ -159,6 +166,8 @@ enum Inserted {
     Duplicate,
     /// The row of another id is in the way.
     Collision,
+    /// The server takes the statement, and there is no row.
+    Nothing,
 }
 
 #[async_trait]
@@ -189,6 +198,7 @@ impl Metastore for PostgresMetastore {
                 "give the column id a collation that compares byte by byte: keyward migrate --store … says more",
                 "collides with another id of the same time",
             )),
+            Inserted::Nothing => Err(refused(UNCHANGED, "is not there after it was inserted")),
         }
     }
 
