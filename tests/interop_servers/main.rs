@@ -2,7 +2,7 @@
 //! one in Rust (0.5.56) and the one in Go (0.3.9).
 //!
 //! Needs `KEYWARD_INTEROP_PYTHON` and `KEYWARD_INTEROP_PYTHON_GO`, paths of a Python that has the one or the other;
-//! `scripts/test` makes them, starts nothing that is missing, and runs `cargo test --test interop_servers -- --ignored`.
+//! `scripts/test` makes them and runs `cargo test --test interop_servers -- --ignored`.
 //!
 //! * `world.rs`: who uses a table, and what must hold whoever comes first.
 //! * `postgres.rs`, `mariadb.rs`, `dynamodb.rs`: the tables.
