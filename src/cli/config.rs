@@ -71,8 +71,11 @@ impl Config {
         }
         let password = settings.store_password.take();
         let mut config = Self::settle(settings);
-        if let Some(password) = password {
-            give_password(&mut config.store, password)?;
+        if let Some(password) = password
+            && !config.store.set_password(password)
+        {
+            // One that is set for all commands does those no harm that have another store.
+            tracing::debug!("the store has no password: the one that is given is not used");
         }
         Ok(config)
     }

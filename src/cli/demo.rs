@@ -15,7 +15,7 @@ use super::error::Failure;
 use super::input::{Input, Limit};
 use super::keys::all_keys;
 use super::kms_address::KmsAddress;
-use super::open::{Kms, Store, block_on, has_keys, open_kms};
+use super::open::{Kms, Store, block_on, open_kms};
 use super::options::{Demo, Visible};
 use super::output::print;
 use super::store_address::StoreAddress;
@@ -65,8 +65,8 @@ impl Stage {
         let address = if visible.store { &config.store } else { &new };
         let store = Store::open(address).await?;
         let kms = if visible.kms { config.kms.clone() } else { KmsAddress::Local(folder.join("demo.key")) };
-        let is_new = !has_keys(&*store.admin).await?;
-        let kms = open_kms(&kms, is_new || !visible.kms)?;
+        // Its service has no keys yet, so a new master key does them no harm.
+        let kms = open_kms(&kms, true)?;
         let (service, place, remains) = if visible.store {
             // Keys of its own: those of others are left alone.
             let service = format!("demo{:x}", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros());

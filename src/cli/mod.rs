@@ -5,6 +5,7 @@
 //!   they do when a signal ends them.
 //! * `settings.rs` are the options that all share, in their text forms; `store_address.rs` and `kms_address.rs`
 //!   are what `--store` and `--kms` name, parsed by a `quiet.rs` that repeats no secret;   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
+//! * `timely.rs` ends calls of operators that a server does not.
 //! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
 //!   `progress.rs`; `table.rs` lists keys; `time.rs` is how instants look.
 //! * `error.rs` says what failed, what to do, and with which exit code.
@@ -35,5 +36,6 @@ mod settings;
 mod store_address;
 mod table;
 mod time;
+mod timely;
 
 pub(crate) use run::run;

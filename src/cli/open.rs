@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
 use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SchemaAdmin, SqliteMetastore};
@@ -13,9 +14,14 @@ use super::config::Config;
 use super::ending::Ending;
 use super::error::Failure;
 use super::kms_address::KmsAddress;
+use super::run::warn;
 use super::store_address::StoreAddress;
+use super::timely::{Timely, within};
 
 pub(super) type Kms = Arc<dyn KeyManagementService>;
+
+/// How long opening a store may take.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// Opens a session of `partition`, has `work` done with it, and closes everything, whatever came of the work.
 ///
@@ -55,7 +61,11 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
             .policy(policy)
             .max_payload(config.max_payload);
         if let Some(replica) = &config.read_replica {
-            builder = builder.read_replica(Store::open(replica).await?.keys);
+            // Nothing needs it: what it would answer is asked of the store.
+            match Store::open(replica).await {
+                Ok(replica) => builder = builder.read_replica(replica.keys),
+                Err(failure) => warn(&format!("going on without the read replica: {}", failure.text())),
+            }
         }
         let factory = builder.build().await?;
         ending.close_with(&factory);
@@ -78,20 +88,23 @@ async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
     }
     let store = Store::open(&config.store).await?;
     let is_new = match &config.kms {
-        KmsAddress::Local(path) if is_missing(path) => !has_keys(&*store.admin).await?,
+        KmsAddress::Local(path) if is_missing(path) => !has_keys(config, &store).await?,
         _ => false,
     };
     Ok((store, open_kms(&config.kms, is_new)?))
 }
 
-/// Tells whether there are keys in the store.
+/// Tells whether a service and product have keys in the store; those of others are under master keys of theirs.
 ///
 /// # Errors
 /// [`Failure::List`].
-pub(super) async fn has_keys(store: &dyn KeyAdmin) -> Result<bool, Failure> {
-    // A table that others share has rows that are no keys, but few.
-    let rows = store.list(None, 500).await.map_err(Failure::List)?;
-    Ok(rows.len() == 500 || rows.iter().any(|row| row.key.id.kind().is_some()))
+async fn has_keys(config: &Config, store: &Store) -> Result<bool, Failure> {
+    for suffix in [store.suffix(), None] {
+        if !store.admin.versions(&config.system_key(suffix)).await.map_err(Failure::List)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens the store to look at and to change keys in, never making one.
@@ -163,22 +176,25 @@ impl Store {
     /// # Errors
     /// [`Failure::Store`].
     pub(super) async fn open(address: &StoreAddress) -> Result<Self, Failure> {
-        let opened = match address {
-            StoreAddress::Memory => Ok(Self::of(InMemoryMetastore::new())),
-            StoreAddress::Sqlite(path) => SqliteMetastore::open(path).await.map(Self::of),
-            #[cfg(feature = "postgres")]
-            StoreAddress::Postgres(options) => {
-                keyward::stores::PostgresMetastore::connect((**options).clone()).await.map(Self::of)
-            }
-            #[cfg(feature = "mysql")]
-            StoreAddress::Mysql(options) => {
-                keyward::stores::MysqlMetastore::connect((**options).clone()).await.map(Self::of)
-            }
-            #[cfg(feature = "dynamodb")]
-            StoreAddress::DynamoDb(options) => {
-                keyward::stores::DynamoDbMetastore::connect((**options).clone()).await.map(Self::of)
+        let open = async {
+            match address {
+                StoreAddress::Memory => Ok(Self::of(InMemoryMetastore::new())),
+                StoreAddress::Sqlite(path) => SqliteMetastore::open(path).await.map(Self::of),
+                #[cfg(feature = "postgres")]
+                StoreAddress::Postgres(options) => {
+                    keyward::stores::PostgresMetastore::connect((**options).clone()).await.map(Self::of)
+                }
+                #[cfg(feature = "mysql")]
+                StoreAddress::Mysql(options) => {
+                    keyward::stores::MysqlMetastore::connect((**options).clone()).await.map(Self::of)
+                }
+                #[cfg(feature = "dynamodb")]
+                StoreAddress::DynamoDb(options) => {
+                    keyward::stores::DynamoDbMetastore::connect((**options).clone()).await.map(Self::of)
+                }
             }
         };
+        let opened = within("open the store", &address.to_string(), OPENING, open).await;
         opened.map_err(Failure::Store)
     }
 
@@ -188,8 +204,9 @@ impl Store {
     }
 
     fn of(store: impl Metastore + KeyAdmin) -> Self {
+        let place = store.place().to_owned();
         let store = Arc::new(store);
-        Self { keys: store.clone(), admin: store }
+        Self { keys: store.clone(), admin: Arc::new(Timely::new(store, place)) }
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) enum Command {
     /// Show how the table in the store should be, and how it is; --apply makes it
     ///
     /// Prints the statements that make a new table, and each difference of one that is there, with whether it matters. Needs no
-    /// master key. Ends with 69 when keys cannot be kept in the table.
+    /// master key. Ends with 69 when keys cannot be kept in the table that is there.
     #[command(after_help = MIGRATE)]
     Migrate(Migrate),
     /// Show what protects keys in memory on this machine, and what to change

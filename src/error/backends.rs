@@ -33,7 +33,7 @@ pub enum StoreError {
         source: BoxError,
     },
     /// The row exists and is not a key record; never the same as absent.
-    #[error("key row {id} created {created:?} is corrupt")]
+    #[error("key row {id}{} is corrupt and is left as it is; restore it from a backup", Created(.created))]
     Corrupt {
         /// Key id.
         id: String,
@@ -147,6 +147,14 @@ impl KmsError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient { .. } | Self::Timeout { .. })
+    }
+}
+
+struct Created<'a>(&'a Option<i64>);
+
+impl fmt::Display for Created<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |created| write!(f, " created {created}"))
     }
 }
 

@@ -15,6 +15,9 @@ pub enum AddressError {
          `.`, or by its ARN"
     )]
     Table,
+    /// A `@` where an option stands.
+    #[error("an @ in an option is written %40, and so is one in a password that looks like a host with options")]
+    Ambiguous,
     /// Not a host.
     #[error("a host is a name, an IPv4 address or, in brackets, an IPv6 address")]
     Host,

@@ -28,6 +28,7 @@ impl SqlUrl {
             .ok_or(AddressError::Scheme)?
             .1;
         let (credentials, rest) = match rest.rsplit_once('@') {
+            Some((credentials, _)) if has_host(credentials) => return Err(AddressError::Ambiguous),
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, rest),
         };
@@ -40,6 +41,18 @@ impl SqlUrl {
         let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(host).collect::<Result<_, _>>()?;
         Ok(Self { user, password, hosts, database: filled(database)?, options: options(settings)? })
     }
+}
+
+/// Whether what stands before the last `@` looks like credentials, a host and options: then that `@` belongs to an option, and
+/// what is behind it is no host.
+fn has_host(credentials: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.chars().all(|letter| letter.is_ascii_lowercase() || "_-".contains(letter))
+    };
+    let Some((before, options)) = credentials.split_once('?') else { return false };
+    let place = before.rsplit_once('@').map_or(before, |(_, place)| place);
+    place.contains('/')
+        && options.split('&').all(|option| option.split_once('=').is_some_and(|(name, _)| is_name(name)))
 }
 
 fn host(text: &str) -> Result<(String, Option<u16>), AddressError> {
@@ -119,6 +132,8 @@ mod tests {
             ("postgres://[::1]5432/db", AddressError::Host),
             ("postgres://:5432/db", AddressError::Host),
             ("postgres://host/%ff", AddressError::Encoding),
+            ("postgres://alice:pw@host/keys?application_name=x@y", AddressError::Ambiguous),
+            ("postgres://host/keys?sslmode=require&sslrootcert=/tmp/a@b.pem", AddressError::Ambiguous),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text).map(|_| ()), Err(expected), "{text}");

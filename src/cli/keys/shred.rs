@@ -79,15 +79,32 @@ impl Keys {
 
 fn destroy(config: &Config, partition: &str, keys: &Keys, path: &Path, output: Output) -> Result<(), Failure> {
     let (id, tombstone) = (keys.own(), tombstone(config, keys));
-    let shredded = block_on(async {
-        let mut shredded = Vec::new();
+    let mut shredded = Vec::new();
+    let outcome = block_on(async {
         for id in &keys.ids {
             shredded.extend(keys.store.admin.shred(id, &tombstone).await.map_err(Failure::Shred)?);
         }
-        Ok(shredded)
-    })?;
-    let receipt = Receipt { config, partition, id, tombstone: &tombstone, destroyed: &shredded }.to_json(Time::now());
-    let text = has_destroyed(id, &shredded);
+        Ok(())
+    });
+    if shredded.is_empty() && outcome.is_err() {
+        return outcome;
+    }
+    // What was destroyed has its receipt, whatever became of the rest.
+    tell(config, partition, id, &tombstone, &shredded, path, output).and(outcome)
+}
+
+/// Writes the receipt, and tells people.
+fn tell(
+    config: &Config,
+    partition: &str,
+    id: &KeyId,
+    tombstone: &EnvelopeKeyRecord,
+    shredded: &[KeyMeta],
+    path: &Path,
+    output: Output,
+) -> Result<(), Failure> {
+    let receipt = Receipt { config, partition, id, tombstone, destroyed: shredded }.to_json(Time::now());
+    let text = has_destroyed(id, shredded);
     if is_standard(path) {
         say_plainly(&text);
         return output.write(receipt.as_bytes());

@@ -38,11 +38,13 @@ const DEADLOCKS: u32 = 16;
 ///   on changes what statements mean.
 /// * the isolation level: a key that another session has not committed must not be used. `REPEATABLE READ` is the level
 ///   that every format of the binary log allows; each statement is a transaction of its own.
+/// * the times to wait for locks: a call that is given up leaves its statement behind, and its connection with it.
 ///
 /// The time zone is left as the server has it, see `MysqlMetastore`.
-const SETTINGS: [&str; 2] = [
+const SETTINGS: [&str; 3] = [
     "SET SESSION autocommit = 1, SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+    "SET SESSION lock_wait_timeout = 10, SESSION innodb_lock_wait_timeout = 10",
 ];
 
 /// Idle connections, and permits for all there may be.

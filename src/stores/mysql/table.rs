@@ -84,7 +84,10 @@ impl Found {
 pub(super) async fn load(connection: &mut Connection, key: &KeyMeta) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
     match find(connection, key).await? {
         // A server may move digits that its time zone skips to later ones: the record tells whether the row is meant.
-        Some(row) if row.created != Some(key.created) => Ok(row.record(key).ok()),
+        Some(row) if row.created != Some(key.created) => {
+            let record = EnvelopeKeyRecord::from_json(row.text(key)?).map_err(|error| corrupt(key, error))?;
+            Ok(Some(record).filter(|record| record.created == key.created))
+        }
         Some(row) => row.record(key).map(Some),
         None => Ok(None),
     }

@@ -131,7 +131,9 @@ impl SchemaAdmin for PostgresMetastore {
         }
         if !statements.is_empty() {
             let lease = self.pool.get(MIGRATING).await?;
-            let answer = lease.batch(&format!("BEGIN; SET LOCAL statement_timeout = 0; {LOCK}; {}; COMMIT", statements.join("; "))).await;
+            let answer = lease
+                .batch(&format!("BEGIN; SET LOCAL statement_timeout = 0; {LOCK}; {}; COMMIT", statements.join("; ")))
+                .await;
             lease.finish(MIGRATING, answer)?;
         }
         Ok(done)
