@@ -178,7 +178,7 @@ fn a_store_on_a_server_that_is_not_there_is_named_without_its_password() -> Test
     world.write("password", b"hunter2\n")?;
     let encrypt = ["encrypt", "--partition", "alice"];
     let with = |options: &[&'static str]| [&encrypt[..], options].concat();
-    let ways: [(Vec<&str>, &[(&str, &str)], bool); 7] = [
+    let ways: [(Vec<&str>, Environment<'_>, bool); 7] = [
         (with(&["--store", full]), &[], true),
         (with(&["--store", bare, "--store-password", "hunter2"]), &[], true),
         (with(&["--store", bare]), &[], false),
@@ -199,6 +199,9 @@ fn a_store_on_a_server_that_is_not_there_is_named_without_its_password() -> Test
     assert!(help.status.success() && !String::from_utf8(help.stdout)?.contains("hunter2"));
     Ok(())
 }
+
+/// Variables, with their values.
+type Environment<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
 fn a_password_for_a_store_that_has_none_does_no_harm_and_a_missing_file_is_named() -> TestResult {

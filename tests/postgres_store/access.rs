@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use keyward::stores::{Metastore, SchemaAdmin, Severity, StoreError, StoreOutcome};
+use keyward::stores::{KeyAdmin, Metastore, SchemaAdmin, Severity, StoreError, StoreOutcome};
 
 use crate::stage::{
     ID, NO_SECRET, NOON, Postgres, PostgresSetup, TestResult, connect, eventually, factory, key, other_user, record,
@@ -151,5 +151,38 @@ async fn a_server_that_only_reads_serves_loads_and_takes_keys_again_when_it_may(
     only_reads("off")?;
     eventually("the server writes", || async { store(&opened, ID, NOON + 60).await.is_ok() }).await?;
     assert_eq!(opened.load(&key(ID, NOON + 60)).await?, Some(record(NOON + 60)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_change_and_makes_none_is_told_as_such() -> TestResult {
+    let Some(server) = Postgres::shared()? else { return Ok(()) };
+    let url = server.new_table()?;
+    let owner = connect(&url).await?;
+    let outcome = store(&owner, "alice", 5).await?;
+    assert_eq!(outcome, StoreOutcome::Stored);
+    let schema = user(&url);
+    // Rows are seen and inserted, never updated.
+    let limited = other_user(server, &url, "limited", "SELECT, INSERT, UPDATE")?;
+    server.sql(
+        "postgres",
+        &format!(
+            "ALTER TABLE {schema}.encryption_key ENABLE ROW LEVEL SECURITY; \
+             CREATE POLICY seen ON {schema}.encryption_key FOR SELECT USING (true)"
+        ),
+    )?;
+    let error = connect(&limited).await?.revoke(&key("alice", 5)).await.expect_err("no change");
+    assert!(matches!(error, StoreError::Permanent { .. }), "{error}");
+    says(&error, NO_SECRET, &["row security"]);
+    // Rows are taken and dropped.
+    server.sql(
+        "postgres",
+        &format!(
+            "CREATE FUNCTION {schema}.drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+             CREATE TRIGGER drop_it BEFORE INSERT ON {schema}.encryption_key FOR EACH ROW EXECUTE FUNCTION {schema}.drop_it()"
+        ),
+    )?;
+    let error = store(&owner, "bob", 5).await.expect_err("no row");
+    assert!(matches!(error, StoreError::Permanent { .. }), "{error}");
     Ok(())
 }
