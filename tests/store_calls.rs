@@ -24,10 +24,8 @@ async fn world(retries: RetryPolicy) -> TestResult<World> {
 }
 
 fn store_error(error: &Error) -> &StoreError {
-    match error {
-        Error::Metastore(error) => error,
-        other => panic!("not about the metastore: {other}"),
-    }
+    let of_the_store = if let Error::Metastore(error) = error { Some(&**error) } else { None };
+    of_the_store.expect("it is about the metastore")
 }
 
 #[tokio::test]

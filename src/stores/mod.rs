@@ -12,6 +12,7 @@ mod dynamodb;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;

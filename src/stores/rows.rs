@@ -1,6 +1,7 @@
 //! Judgement on rows that all stores share: pure.
 
 use crate::error::StoreError;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use crate::ids::KeyMeta;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use crate::record::with_revoked;
@@ -28,11 +29,13 @@ pub(super) fn is_buried(record: &EnvelopeKeyRecord) -> bool {
 }
 
 /// Makes the error of a row that is no key record.
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(super) fn corrupt(key: &KeyMeta, source: impl Into<crate::error::BoxError>) -> StoreError {
     StoreError::Corrupt { id: key.id.to_string(), created: Some(key.created), source: source.into() }
 }
 
 /// Checks that a record stands in the row of its creation time.
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(super) fn check_created(key: &KeyMeta, record: EnvelopeKeyRecord) -> Result<EnvelopeKeyRecord, StoreError> {
     if record.created != key.created {
         return Err(corrupt(key, format!("the record says it was created {}", record.created)));
