@@ -1,5 +1,8 @@
 //! Connections, and what is sent over them.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -111,6 +114,32 @@ impl Lease<'_> {
         client.execute_typed(sql, &params).await
     }
 
+    /// Sends a statement and, without waiting for its answer, another one; returns how many rows the first one changed, and
+    /// the rows that the second one found.
+    ///
+    /// The server executes what comes over one connection in this order, and each of the two is a
+    /// [transaction of its own](https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING): the
+    /// second one begins once the first one is committed, and sees what it did. When the first one fails, what the second
+    /// one found is of no meaning.
+    pub(super) async fn execute_then_query(
+        &self,
+        (change, change_params): (&str, &[Param<'_>]),
+        (question, params): (&str, &[Param<'_>]),
+        columns: &Columns,
+    ) -> Result<(u64, Vec<Row>), Error> {
+        if !self.pool.prepared_statements {
+            // A pooler between may give the second transaction another connection.
+            let changed = self.execute(change, columns, change_params).await?;
+            return Ok((changed, self.query(question, columns, params).await?));
+        }
+        let client = self.client();
+        let (change, question) = (client.prepare_cached(change).await?, client.prepare_cached(question).await?);
+        let change_params: Vec<&(dyn ToSql + Sync)> = change_params.iter().map(|param| param as _).collect();
+        let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
+        let (changed, rows) = in_order(client.execute(&change, &change_params), client.query(&question, &params)).await;
+        Ok((changed?, rows?))
+    }
+
     /// Sends statements without parameters.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), Error> {
         self.client().batch_execute(sql).await
@@ -136,6 +165,32 @@ impl Drop for Lease<'_> {
             drop(managed::Object::take(connection));
         }
     }
+}
+
+/// Waits for both answers. The driver sends a statement when its future is polled for the first time: the first one's first.
+async fn in_order<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut one, mut two) = (None, None);
+    poll_fn(|context| {
+        if one.is_none()
+            && let Poll::Ready(answer) = first.as_mut().poll(context)
+        {
+            one = Some(answer);
+        }
+        if two.is_none()
+            && let Poll::Ready(answer) = second.as_mut().poll(context)
+        {
+            two = Some(answer);
+        }
+        match (one.take(), two.take()) {
+            (Some(one), Some(two)) => Poll::Ready((one, two)),
+            unfinished => {
+                (one, two) = unfinished;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Makes connections.
