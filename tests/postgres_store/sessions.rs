@@ -66,7 +66,7 @@ async fn every_connection_is_told_the_zone_and_the_consistency_before_anything_e
     let url = server.new_table()?;
     let opened = connect(&format!("{url}?replica_read_consistency=session&pool_size=4")).await?;
     many_calls(&opened, "p").await?;
-    let greeting = "statement: SET TIME ZONE 'UTC'; SET apg_write_forward.consistency_mode = 'session'";
+    let greeting = "statement: SET TIME ZONE 'UTC'; SET statement_timeout = 10000; SET apg_write_forward.consistency_mode = 'session'";
     let told = told(server, user(&url))?;
     assert!((2..=4).contains(&told.len()), "{} connections", told.len());
     for (process, statements) in told {
