@@ -26,7 +26,7 @@ const SAME: &str = "WHERE id = $1::text ";
 // An id has few versions, and the primary key finds them. Keys that were made in the same minute share a creation time: an
 // index on that alone finds them all, and a plan from when the table was small would go by it. The sum keeps it out.
 const EXACT: &str = "AND created + INTERVAL '0' = $2";
-const LATEST: &str = "ORDER BY created DESC LIMIT 1";
+const LATEST: &str = "ORDER BY created + INTERVAL '0' DESC LIMIT 1";
 const INSERT: &str =
     "INSERT INTO encryption_key (id, created, key_record) VALUES ($1, $2, $3) ON CONFLICT (id, created) DO NOTHING";
 /// How often a change is tried that others come in between of.
