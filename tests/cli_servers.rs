@@ -150,6 +150,13 @@ fn keys_live_in_dynamodb_with_a_suffix_and_from_before_it() -> TestResult {
     assert!(new.contains("_us-west-2"), "{new}");
     assert_eq!(stage.says(&["decrypt", "--partition", "alice"], old.as_bytes())?, "old");
     assert_eq!(stage.keys("alice")?.len(), 2, "with the suffix and without");
+    // Another region, or a store without suffixes, reads them once the suffix is named.
+    let bare = stage.store.trim_end_matches("&suffix=true").to_owned();
+    let foreign = Stage { store: bare, world: stage.world };
+    assert_eq!(foreign.run(&["decrypt", "--partition", "alice"], new.as_bytes())?.status.code(), Some(65));
+    let named = ["decrypt", "--partition", "alice", "--readable-suffixes", "us-west-2"];
+    assert_eq!(foreign.says(&named, new.as_bytes())?, "new");
+    let stage = Stage { store: format!("{}&suffix=true", foreign.store), world: foreign.world };
     let rotated = stage.says(&["keys", "rotate", "--partition", "alice", "--execute"], b"")?;
     assert_eq!(rotated.matches("_us-west-2 created").count(), 2, "{rotated}");
     stage.says(

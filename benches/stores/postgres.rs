@@ -16,7 +16,7 @@ use crate::table::Contest;
 pub(crate) const EXACT: &str = "SELECT id::text, created, key_record::text FROM encryption_key \
     WHERE id = $1::text AND id::text COLLATE \"C\" = $1::text AND created + INTERVAL '0' = $2";
 pub(crate) const LATEST: &str = "SELECT id::text, created, key_record::text FROM encryption_key \
-    WHERE id = $1::text AND id::text COLLATE \"C\" = $1::text ORDER BY created DESC LIMIT 1";
+    WHERE id = $1::text AND id::text COLLATE \"C\" = $1::text ORDER BY created + INTERVAL '0' DESC LIMIT 1";
 pub(crate) const INSERT: &str = "INSERT INTO encryption_key (id, created, key_record) VALUES ($1, $2, $3::text::jsonb) \
     ON CONFLICT (id, created) DO NOTHING";
 

@@ -29,6 +29,7 @@ pub(super) struct Config {
     /// Whether the password of the store stands in its address.
     pub(super) password_in_address: bool,
     pub(super) read_replica: Option<StoreAddress>,
+    pub(super) readable_suffixes: Vec<String>,
     pub(super) kms: KmsAddress,
     pub(super) policy: CryptoPolicy,
     pub(super) max_payload: usize,
@@ -104,30 +105,34 @@ impl Config {
         Ok(KeyId::new(&id))
     }
 
-    /// Returns the ids of all intermediate keys that a partition may have in a store: its own first, and where ids end in
-    /// `suffix` the one without, from before they did.
+    /// Returns the ids of all intermediate keys whose records a partition may read in a store: its own first, which ends in
+    /// `suffix` where there is one, then the one without, and those of the readable suffixes.
     ///
     /// # Errors
     /// [`Failure::Partition`] when no partition can be called that.
     pub(super) fn intermediate_keys(&self, partition: &str, suffix: Option<&str>) -> Result<Vec<KeyId>, Failure> {
-        let bare = self.intermediate_key(partition, None)?;
-        Ok(match suffix {
-            Some(_) => vec![self.intermediate_key(partition, suffix)?, bare],
-            None => vec![bare],
-        })
+        let readable = self.readable_suffixes.iter().map(|suffix| Some(suffix.as_str()));
+        let mut ids = Vec::new();
+        for suffix in [suffix, None].into_iter().chain(readable) {
+            let id = self.intermediate_key(partition, suffix)?;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
     }
 
-    /// Returns whose intermediate key `id` is, with `suffix` or without; `None` when it is that of another service or product, or
-    /// none.
+    /// Returns whose intermediate key `id` is, without a suffix, with `suffix` or a readable one; `None` when it is that of
+    /// another service or product, or none.
     pub(super) fn partition_of<'a>(&self, id: &'a KeyId, suffix: Option<&str>) -> Option<&'a str> {
-        let id = id.as_str();
-        let bare = suffix.and_then(|suffix| id.strip_suffix(suffix)?.strip_suffix('_'));
         let of = |id: &'a str| {
             let partition = id.strip_prefix("_IK_")?.strip_suffix(self.product.as_str())?;
             let partition = partition.strip_suffix('_')?.strip_suffix(self.service.as_str())?.strip_suffix('_')?;
             Some(partition).filter(|partition| !partition.is_empty())
         };
-        bare.and_then(of).or_else(|| of(id))
+        let mut suffixes = suffix.into_iter().chain(self.readable_suffixes.iter().map(String::as_str));
+        let bare = |suffix: &str| of(id.as_str().strip_suffix(suffix)?.strip_suffix('_')?);
+        suffixes.find_map(bare).or_else(|| of(id.as_str()))
     }
 
     fn settle(given: Settings) -> Self {
@@ -144,6 +149,7 @@ impl Config {
             password_in_address: given.store.as_ref().is_some_and(StoreAddress::has_password),
             store: given.store.unwrap_or_else(|| StoreAddress::Sqlite("keyward.db".into())),
             read_replica: given.read_replica,
+            readable_suffixes: given.readable_suffixes.unwrap_or_default().0,
             kms: given.kms.unwrap_or_else(|| KmsAddress::Local("keyward.key".into())),
             policy,
             max_payload: given.max_payload.map_or(MAX_PAYLOAD, |size| size.0),
@@ -255,8 +261,12 @@ mod tests {
         {
             assert_eq!(config.partition_of(&KeyId::new(id), Some("region")), partition, "{id}");
         }
-        let ids = config.intermediate_keys("alice", Some("region")).expect("a partition");
-        assert_eq!(ids, [KeyId::new("_IK_alice_s_p_region"), KeyId::new("_IK_alice_s_p")]);
+        let ids = |config: &Config| config.intermediate_keys("alice", Some("region")).expect("a partition");
+        assert_eq!(ids(&config), ["_IK_alice_s_p_region", "_IK_alice_s_p"].map(KeyId::new));
+        let readable = parse("service='s'\nproduct='p'\nreadable-suffixes='other,region'").map(Config::settle);
+        let config = readable.expect("every key is known");
+        assert_eq!(ids(&config), ["_IK_alice_s_p_region", "_IK_alice_s_p", "_IK_alice_s_p_other"].map(KeyId::new));
+        assert_eq!(config.partition_of(&KeyId::new("_IK_alice_s_p_other"), None), Some("alice"));
         assert_eq!(config.intermediate_key("alice", None).expect("a partition").as_str(), "_IK_alice_s_p");
         assert_eq!(config.system_key(None).as_str(), "_SK_s_p");
         assert!(config.intermediate_key("", None).is_err() && config.intermediate_key("a\nb", None).is_err());

@@ -59,6 +59,7 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
             .metastore(Arc::clone(&store.keys))
             .kms(kms)
             .policy(policy)
+            .readable_region_suffixes(config.readable_suffixes.clone())
             .max_payload(config.max_payload);
         if let Some(replica) = &config.read_replica {
             // Nothing needs it: what it would answer is asked of the store.

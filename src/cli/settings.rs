@@ -46,6 +46,9 @@ pub(super) struct Settings {
     #[arg(long, global = true, env = "KEYWARD_READ_REPLICA", value_name = "STORE", hide_env_values = true,
         value_parser = Quiet::<StoreAddress>::new())]
     pub(super) read_replica: Option<StoreAddress>,
+    /// Region suffixes of key ids whose records may be read, beside those of the store's own region and without: NAME,NAME
+    #[arg(long, global = true, env = "KEYWARD_READABLE_SUFFIXES", value_name = "NAMES")]
+    pub(super) readable_suffixes: Option<Suffixes>,
     /// The master key: local:PATH, a file made on first use with mode 0600, or static:HEX, 64 hex digits for tests
     /// [default: local:keyward.key]
     #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
@@ -95,6 +98,7 @@ impl Settings {
             store_password_file: self.store_password_file.or(other.store_password_file),
             store_password: self.store_password.or(other.store_password),
             read_replica: self.read_replica.or(other.read_replica),
+            readable_suffixes: self.readable_suffixes.or(other.readable_suffixes),
             kms: self.kms.or(other.kms),
             expire_after: self.expire_after.or(other.expire_after),
             revoke_check: self.revoke_check.or(other.revoke_check),
@@ -175,6 +179,33 @@ impl std::str::FromStr for Size {
     }
 }
 
+/// Region suffixes, apart by commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Suffixes(pub(super) Vec<String>);
+
+/// Why a text is no list of [`Suffixes`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("suffixes are names of regions, apart by commas: us-west-2,eu-west-1")]
+pub(super) struct SuffixesError;
+
+impl std::str::FromStr for Suffixes {
+    type Err = SuffixesError;
+
+    fn from_str(text: &str) -> Result<Self, SuffixesError> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) { Err(SuffixesError) } else { Ok(Self(names)) }
+    }
+}
+
+impl TryFrom<String> for Suffixes {
+    type Error = SuffixesError;
+
+    fn try_from(text: String) -> Result<Self, SuffixesError> {
+        text.parse()
+    }
+}
+
 /// A policy for secret memory: `strict` or `relaxed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -242,6 +273,15 @@ impl TryFrom<String> for Level {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn suffixes_are_apart_by_commas() {
+        let names = |names: &[&str]| Ok(Suffixes(names.iter().map(|&name| name.to_owned()).collect()));
+        assert_eq!("us-west-2, eu-west-1".parse(), names(&["us-west-2", "eu-west-1"]));
+        for text in ["", ",", "us-west-2,"] {
+            assert_eq!(text.parse::<Suffixes>(), Err(SuffixesError), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_bytes_with_or_without_a_binary_suffix() {

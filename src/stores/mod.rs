@@ -5,8 +5,6 @@
 
 #[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
 mod address;
-#[cfg(feature = "mysql")]
-mod driver_thread;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod memory;

@@ -193,7 +193,7 @@ async fn replica_consistency_is_asked_for_on_every_connection() -> TestResult {
 }
 
 #[test]
-fn a_store_outlives_the_runtime_that_opened_it() -> TestResult {
+fn a_store_outlives_the_runtime_that_opened_it_and_waits_for_none_that_stands_still() -> TestResult {
     fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
     }
@@ -205,18 +205,35 @@ fn a_store_outlives_the_runtime_that_opened_it() -> TestResult {
         let outcome = runtime()?.block_on(store.store(&KeyId::new("alice"), &record(created)))?;
         assert_eq!(outcome, StoreOutcome::Stored);
     }
+    let idle = runtime()?;
+    assert!(idle.block_on(store.load(&key("alice", 5)))?.is_some());
+    assert!(runtime()?.block_on(store.load(&key("alice", 5)))?.is_some(), "while the other one stands still");
 
-    // The last clone takes thread and connections with it.
+    // The last clone takes its connections with it; each runtime had one of its own.
     let count = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{USER}'");
     keeper.block_on(async {
         let mut root = server.root("").await?;
-        assert_eq!(root.query_first(&count).await?, Some(1_u64), "one was enough, and used again");
+        assert!(root.query_first(&count).await?.is_some_and(|connections: u64| connections <= 5));
         drop(store);
         while root.query_first(&count).await? != Some(0_u64) {
             tokio::task::yield_now().await;
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_call_outside_of_a_runtime_is_an_error() -> TestResult {
+    use std::task::{Context, Poll, Waker};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Some(server) = runtime.block_on(shared())? else { return Ok(()) };
+    let database = runtime.block_on(server.database(UPSTREAM))?;
+    let store = runtime.block_on(connect(&server.address(&database)))?;
+    let alice = key("alice", 5);
+    let answer = store.load(&alice).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = answer else { return Err("it waits for something".into()) };
+    assert!(error.to_string().contains("within a tokio runtime"), "{error}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The connections to a MySQL or MariaDB server: so many at once, each set up alike. Used on the driver's thread alone.
+//! The connections to a MySQL or MariaDB server: so many at once, each set up alike.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, Params, Row};
 use secrecy::ExposeSecret;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -60,6 +61,8 @@ pub(super) struct Pool {
 
 struct Idle {
     conn: Conn,
+    /// The runtime that drives it. Another one may end, or stand still, while this one waits for an answer.
+    home: Id,
     since: Instant,
 }
 
@@ -79,18 +82,23 @@ impl Pool {
     /// # Errors
     /// [`StoreError::PoolTimeout`] when none became free; those of connecting.
     pub(super) async fn get(self: &Arc<Self>, operation: &'static str) -> Result<Connection, StoreError> {
+        let Ok(home) = Handle::try_current().map(|runtime| runtime.id()) else {
+            let advice = "call the store from within a tokio runtime";
+            return Err(permanent(operation, &self.place, advice, "there is no runtime to wait in"));
+        };
         let after = self.options.server.pool.wait;
         let permit = match timeout(after, Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             _ => return Err(StoreError::PoolTimeout { operation, place: self.place.clone(), after }),
         };
-        let conn = match self.idle_one().await {
+        let conn = match self.idle_one(home).await {
             Some(conn) => conn,
             None => self.connect(operation).await?,
         };
         Ok(Connection {
             operation,
             conn: Some(conn),
+            home,
             is_whole: true,
             is_kept: false,
             pool: Arc::clone(self),
@@ -98,19 +106,12 @@ impl Pool {
         })
     }
 
-    /// Closes the idle connections in good order.
-    pub(super) async fn close(&self) {
-        for idle in self.take_idle() {
-            // The server notices either way.
-            let _ = idle.conn.disconnect().await;
-        }
-    }
-
     /// Takes an idle connection that answers; those that do not are closed.
-    async fn idle_one(&self) -> Option<Conn> {
+    async fn idle_one(&self, home: Id) -> Option<Conn> {
         loop {
-            let (Idle { mut conn, since }, old) = self.pop_idle()?;
+            let (found, old) = self.pop_idle(home);
             drop(old);
+            let Idle { mut conn, since, .. } = found?;
             if since.elapsed() < CHECK_AFTER {
                 return Some(conn);
             }
@@ -123,21 +124,27 @@ impl Pool {
         }
     }
 
-    /// Returns the connection that was used last, and those that are too old, to be dropped outside of the lock.
-    fn pop_idle(&self) -> Option<(Idle, Vec<Idle>)> {
+    /// Returns the connection of a runtime that was used last, and those that are too old, to be dropped outside of the lock.
+    fn pop_idle(&self, home: Id) -> (Option<Idle>, Vec<Idle>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let old = idle.iter().take_while(|idle| idle.since.elapsed() > CLOSE_AFTER).count();
         let old = idle.drain(..old).collect();
-        Some((idle.pop()?, old))
+        let last = idle.iter().rposition(|idle| idle.home == home);
+        (last.map(|at| idle.remove(at)), old)
     }
 
     fn take_idle(&self) -> Vec<Idle> {
         std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn put_back(&self, conn: Conn) {
-        let idle = Idle { conn, since: Instant::now() };
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    /// Keeps a connection for the next call, in the place of the oldest one where there are as many as there may be: those of
+    /// a runtime that is gone are of no use to anybody.
+    fn put_back(&self, conn: Conn, home: Id) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = (idle.len() >= self.options.server.pool.size).then(|| idle.remove(0));
+        idle.push(Idle { conn, home, since: Instant::now() });
+        drop(idle);
+        drop(oldest);
     }
 
     /// Connects to the first host that takes a connection, within the time that there is for all.
@@ -236,6 +243,7 @@ fn all_opts(server: &SqlServer) -> Result<Vec<(String, Opts)>, TlsSetupError> {
 pub(super) struct Connection {
     operation: &'static str,
     conn: Option<Conn>,
+    home: Id,
     /// Whether no statement is under way, and none ended in an error that the connection may not survive.
     is_whole: bool,
     is_kept: bool,
@@ -306,7 +314,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take().filter(|_| self.is_whole && !self.is_kept) {
-            self.pool.put_back(conn);
+            self.pool.put_back(conn, self.home);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The store in MySQL or MariaDB: one table, shared by any number of processes and of implementations of the format.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,15 +8,13 @@ use async_trait::async_trait;
 use super::admin::{LISTING, REVOKING, SHREDDING, list, revoke, shred, versions};
 use super::facts::{ServerFacts, server};
 use super::options::MysqlOptions;
-use super::pool::{Connection, Pool};
+use super::pool::Pool;
 use super::report::create;
 use super::schema::{INSPECTING, MIGRATING, apply, check, inspect};
 use super::table::{LOADING, STORING, load, load_latest, store};
 use super::tls::choose_provider;
-use crate::error::BoxError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
-use crate::stores::driver_thread::DriverThread;
 use crate::stores::place::permanent;
 use crate::stores::rows::check_tombstone;
 use crate::stores::{KeyAdmin, KeyRow, Metastore, Revocation, SchemaAdmin, StoreError, StoreOutcome, TableReport};
@@ -26,8 +23,8 @@ const CONNECTING: &str = "connecting to MySQL";
 
 /// A metastore in MySQL or MariaDB; cloning shares it.
 ///
-/// Works on every executor: connections are made and used on a thread of their own, named `keyward-mysql`, which ends with
-/// the last clone. It needs the rights `SELECT` and `INSERT` on the table; operators also `UPDATE` and `DELETE`. Calls
+/// Needs a tokio runtime, and may be used from several: each has connections of its own. It needs the rights `SELECT` and
+/// `INSERT` on the table; operators also `UPDATE` and `DELETE`. Calls
 /// take one round trip to the server, inserts two, a call on a connection that was idle for a second one more, and a new
 /// connection some five.
 ///
@@ -82,14 +79,8 @@ const CONNECTING: &str = "connecting to MySQL";
 /// ```
 #[derive(Clone)]
 pub struct MysqlMetastore {
-    server: Arc<Server>,
-}
-
-/// What clones share.
-struct Server {
-    thread: DriverThread,
     pool: Arc<Pool>,
-    facts: ServerFacts,
+    facts: Arc<ServerFacts>,
 }
 
 impl MysqlMetastore {
@@ -99,7 +90,9 @@ impl MysqlMetastore {
     /// [`StoreError::Permanent`] when the server refuses (password, certificate, rights), when there is no table, or when it
     /// cannot work; it says what helps. [`StoreError::Transient`] when no server answers.
     pub async fn connect(options: MysqlOptions) -> Result<Self, StoreError> {
-        Self::connect_and(options, |mut connection| async move { check(&mut connection).await }).await
+        let mut store = Self::connect_for_schema(options).await?;
+        store.facts = Arc::new(check(&mut store.pool.get(CONNECTING).await?).await?);
+        Ok(store)
     }
 
     /// Connects once, whether there is a table or not, for [`SchemaAdmin`].
@@ -107,80 +100,37 @@ impl MysqlMetastore {
     /// # Errors
     /// Those of [`connect`](Self::connect) that are not about the table.
     pub async fn connect_for_schema(options: MysqlOptions) -> Result<Self, StoreError> {
-        Self::connect_and(options, |mut connection| async move { server(&mut connection).await }).await
-    }
-
-    async fn connect_and<F: Future<Output = Result<ServerFacts, StoreError>> + Send + 'static>(
-        options: MysqlOptions,
-        look: impl FnOnce(Connection) -> F + Send + 'static,
-    ) -> Result<Self, StoreError> {
-        let place = options.server.place("mysql");
-        let refusal = |advice, source: BoxError| permanent(CONNECTING, &place, advice, source);
         if options.server.database.is_none() {
-            let advice = Some("name the database that has the table: mysql://…/DATABASE");
-            return Err(refusal(advice, "the address names no database".into()));
+            let (place, advice) =
+                (options.server.place("mysql"), "name the database that has the table: mysql://…/DATABASE");
+            return Err(permanent(CONNECTING, &place, advice, "the address names no database"));
         }
         choose_provider();
         let pool = Arc::new(Pool::new(options));
-        let thread = DriverThread::start("keyward-mysql").map_err(|error| refusal(None, error.into()))?;
-        let mut server = Server { thread, pool, facts: ServerFacts::default() };
-        server.facts = server.call(CONNECTING, look).await?;
-        Ok(Self { server: Arc::new(server) })
-    }
-
-    /// Has the driver's thread do `work` on a connection and waits for its answer.
-    async fn call<R: Send + 'static, F: Future<Output = Result<R, StoreError>> + Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(Connection) -> F + Send + 'static,
-    ) -> Result<R, StoreError> {
-        self.server.call(operation, work).await
-    }
-}
-
-impl Server {
-    async fn call<R: Send + 'static, F: Future<Output = Result<R, StoreError>> + Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(Connection) -> F + Send + 'static,
-    ) -> Result<R, StoreError> {
-        let pool = Arc::clone(&self.pool);
-        let answer = self.thread.run(async move { work(pool.get(operation).await?).await }).await;
-        answer.unwrap_or_else(|error| {
-            let advice = "open the store again, and report what the driver did";
-            Err(permanent(operation, self.pool.place(), advice, error))
-        })
+        let facts = server(&mut pool.get(CONNECTING).await?).await?;
+        Ok(Self { pool, facts: Arc::new(facts) })
     }
 }
 
 impl fmt::Debug for MysqlMetastore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlMetastore").field("place", &self.server.pool.place()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pool = Arc::clone(&self.pool);
-        self.thread.end_with(async move { pool.close().await });
+        f.debug_struct("MysqlMetastore").field("place", &self.pool.place()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Metastore for MysqlMetastore {
     async fn load(&self, key: &KeyMeta) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
-        let key = key.clone();
-        self.call(LOADING, move |mut connection| async move { load(&mut connection, &key).await }).await
+        load(&mut self.pool.get(LOADING).await?, key).await
     }
 
     async fn load_latest(&self, id: &KeyId) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
-        let id = id.clone();
-        self.call(LOADING, move |mut connection| async move { load_latest(&mut connection, &id).await }).await
+        load_latest(&mut self.pool.get(LOADING).await?, id).await
     }
 
     async fn store(&self, id: &KeyId, record: &EnvelopeKeyRecord) -> Result<StoreOutcome, StoreError> {
-        let (key, record) = (KeyMeta { id: id.clone(), created: record.created }, record.clone());
-        self.call(STORING, move |mut connection| async move { store(&mut connection, &key, &record).await }).await
+        let key = KeyMeta { id: id.clone(), created: record.created };
+        store(&mut self.pool.get(STORING).await?, &key, record).await
     }
 
     /// `sql`, as the metrics of other implementations have it for all SQL databases.
@@ -189,32 +139,27 @@ impl Metastore for MysqlMetastore {
     }
 
     fn place(&self) -> &str {
-        self.server.pool.place()
+        self.pool.place()
     }
 }
 
 #[async_trait]
 impl KeyAdmin for MysqlMetastore {
     async fn list(&self, after: Option<&KeyMeta>, limit: usize) -> Result<Vec<KeyRow>, StoreError> {
-        let after = after.cloned();
-        self.call(LISTING, move |mut connection| async move { list(&mut connection, after.as_ref(), limit).await })
-            .await
+        list(&mut self.pool.get(LISTING).await?, after, limit).await
     }
 
     async fn versions(&self, id: &KeyId) -> Result<Vec<KeyRow>, StoreError> {
-        let id = id.clone();
-        self.call(LISTING, move |mut connection| async move { versions(&mut connection, &id).await }).await
+        versions(&mut self.pool.get(LISTING).await?, id).await
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
-        let key = key.clone();
-        self.call(REVOKING, move |mut connection| async move { revoke(&mut connection, &key).await }).await
+        revoke(&mut self.pool.get(REVOKING).await?, key).await
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         check_tombstone(SHREDDING, tombstone)?;
-        let (id, tombstone) = (id.clone(), tombstone.clone());
-        self.call(SHREDDING, move |mut connection| async move { shred(&mut connection, &id, &tombstone).await }).await
+        shred(&mut self.pool.get(SHREDDING).await?, id, tombstone).await
     }
 }
 
@@ -222,14 +167,14 @@ impl KeyAdmin for MysqlMetastore {
 #[async_trait]
 impl SchemaAdmin for MysqlMetastore {
     fn schema(&self) -> String {
-        create(&self.server.facts)
+        create(&self.facts)
     }
 
     async fn inspect(&self) -> Result<TableReport, StoreError> {
-        self.call(INSPECTING, |mut connection| async move { inspect(&mut connection).await }).await
+        inspect(&mut self.pool.get(INSPECTING).await?).await
     }
 
     async fn apply(&self) -> Result<Vec<String>, StoreError> {
-        self.call(MIGRATING, |mut connection| async move { apply(&mut connection).await }).await
+        apply(&mut self.pool.get(MIGRATING).await?).await
     }
 }

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{self, Manager as _, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
+use deadpool::managed::{self, Manager as _, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType};
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, RecyclingMethod};
 use postgres_types::{ToSql, Type};
 use tokio::runtime::{Handle, Id};
@@ -54,6 +54,8 @@ impl Pool {
         let connector = Connector { hosts, greeting: options.greeting(), connect: limits.connect };
         let connections = managed::Pool::builder(connector)
             .max_size(limits.size)
+            // Each connection is a process of the server: the one that was used last has everything at hand.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect))
             .runtime(Runtime::Tokio1)
@@ -65,6 +67,10 @@ impl Pool {
 
     /// Waits for a connection, and makes one where there may be one more.
     pub(super) async fn get(&self, operation: &'static str) -> Result<Lease<'_>, StoreError> {
+        if Handle::try_current().is_err() {
+            let advice = "call the store from within a tokio runtime";
+            return Err(permanent(operation, &self.place, advice, "there is no runtime to wait in"));
+        }
         let place = || self.place.clone();
         match self.connections.get().await {
             Ok(connection) => Ok(Lease { pool: self, connection: Some(connection) }),
