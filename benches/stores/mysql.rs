@@ -55,8 +55,10 @@ struct Driver(Vec<Mutex<Conn>>);
 impl Driver {
     async fn connect(url: &str) -> BenchResult<Self> {
         let mut connections = Vec::new();
+        // Over TCP, as ours: the driver would go over to the socket that the server names.
+        let url = format!("{url}?prefer_socket=false");
         for _ in 0..TASKS {
-            connections.push(Mutex::new(Conn::new(Opts::from_url(url)?).await?));
+            connections.push(Mutex::new(Conn::new(Opts::from_url(&url)?).await?));
         }
         Ok(Self(connections))
     }

@@ -1,4 +1,4 @@
-//! What operators do in the table in MySQL or MariaDB: list, revoke, shred. Used on the driver's thread alone.
+//! What operators do in the table in MySQL or MariaDB: list, revoke, shred.
 
 use mysql_async::{Params, Value};
 

@@ -1,4 +1,4 @@
-//! What a MySQL or MariaDB server says of itself and of the table. Used on the driver's thread alone.
+//! What a MySQL or MariaDB server says of itself and of the table.
 
 use mysql_async::{Row, Value};
 

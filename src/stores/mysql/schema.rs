@@ -1,4 +1,4 @@
-//! Makes the table in MySQL or MariaDB, and looks at the one that is there. Used on the driver's thread alone.
+//! Makes the table in MySQL or MariaDB, and looks at the one that is there.
 
 use super::facts::{ServerFacts, TableFacts, look, server, table};
 use super::failures::{INDEX_EXISTS, MIGRATE, TABLE_EXISTS, code};

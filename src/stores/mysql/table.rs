@@ -1,4 +1,4 @@
-//! The table in MySQL or MariaDB, as encryption needs it. Used on the driver's thread alone.
+//! The table in MySQL or MariaDB, as encryption needs it.
 //!
 //! `created` is sent as the digits of UTC and read back as digits, whatever the time zone of the session is.
 
