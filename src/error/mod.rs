@@ -3,18 +3,20 @@
 //! Errors that travel to several waiters of one load are cheap to clone. No error holds or prints a secret, and
 //! all failed authentications are the same [`Error::Undecryptable`].
 
-mod backends;
 mod class;
 mod input;
+mod kms;
 mod lifecycle;
+mod stores;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use backends::{KmsError, StoreError};
 pub use input::{IdError, PolicyError, RecordError};
+pub use kms::{KmsError, KmsFailure, KmsFailureKind};
 pub use lifecycle::{BuildError, CloseError, CloseFailure, MemoryError, RandomError};
 pub(crate) use lifecycle::{HIDDEN_MAP, is_about_the_lock_limit};
+pub use stores::StoreError;
 
 /// A cause supplied by an application or a driver.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,5 +1,7 @@
 //! Key management services: who holds the master key.
 
+mod admin;
+mod gate;
 mod local;
 mod static_key;
 
@@ -8,8 +10,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretSlice;
 
-pub use crate::error::KmsError;
+pub use crate::error::{KmsError, KmsFailure, KmsFailureKind};
 use crate::memory::LockedKey;
+pub use admin::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
+pub(crate) use gate::Gate;
+pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
 pub use static_key::StaticKms;
 
@@ -33,6 +38,18 @@ pub trait KeyManagementService: Send + Sync + 'static {
     /// Returns the word that stands for this kind of service in the names of metrics, of lowercase letters alone.
     fn kind(&self) -> &'static str {
         "custom"
+    }
+
+    /// Returns how each place that keeps the master key has answered lately, in a fixed order; none where the service does
+    /// not tell.
+    fn health(&self) -> Vec<KmsHealth> {
+        Vec::new()
+    }
+
+    /// Whether the service repeats calls that fail by itself, and does not call places that keep failing; otherwise its
+    /// caller does both.
+    fn repeats_calls(&self) -> bool {
+        false
     }
 }
 
@@ -66,5 +83,13 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
 
     fn kind(&self) -> &'static str {
         (**self).kind()
+    }
+
+    fn health(&self) -> Vec<KmsHealth> {
+        (**self).health()
+    }
+
+    fn repeats_calls(&self) -> bool {
+        (**self).repeats_calls()
     }
 }

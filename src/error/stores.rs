@@ -1,10 +1,9 @@
-//! Errors of metastores and key management services.
+//! Errors of metastores.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use super::{BoxError, MemoryError, RandomError};
+use super::BoxError;
 
 /// Why a metastore call failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,69 +86,6 @@ impl StoreError {
     }
 }
 
-/// Why a key management service call failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KmsError {
-    /// The service may answer later.
-    #[error("{operation}: the key management service is unavailable")]
-    Transient {
-        /// What was being done.
-        operation: &'static str,
-        /// Its error.
-        #[source]
-        source: BoxError,
-    },
-    /// The service will refuse again until someone changes something.
-    #[error("{operation}: the key management service refused")]
-    Permanent {
-        /// What was being done.
-        operation: &'static str,
-        /// Its error.
-        #[source]
-        source: BoxError,
-    },
-    /// The wrapped system key does not open under this master key.
-    #[error("the system key does not open under this master key; was it made with another one?")]
-    Undecryptable,
-    /// A master key of the wrong size.
-    #[error("a master key has 32 bytes, not {0}")]
-    KeySize(usize),
-    /// The master key file is not fit for use.
-    #[error("master key file {path}: {reason}")]
-    KeyFile {
-        /// Path of the file.
-        path: String,
-        /// What is wrong and what to do.
-        reason: &'static str,
-        /// The system's error, if one was given.
-        #[source]
-        source: Option<io::Error>,
-    },
-    /// Locked memory could not hold the key.
-    #[error("secret memory failed")]
-    Memory(#[from] MemoryError),
-    /// The random number generator failed.
-    #[error(transparent)]
-    Random(#[from] RandomError),
-    /// The call did not end in time.
-    #[error("{operation}: no answer from the key management service within {after:?}")]
-    Timeout {
-        /// What was being done.
-        operation: &'static str,
-        /// The deadline.
-        after: Duration,
-    },
-}
-
-impl KmsError {
-    /// Whether the same call may succeed later without any change.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Timeout { .. })
-    }
-}
-
 struct Created<'a>(&'a Option<i64>);
 
 impl fmt::Display for Created<'_> {
@@ -158,7 +94,7 @@ impl fmt::Display for Created<'_> {
     }
 }
 
-struct Advice<'a>(&'a Option<&'static str>);
+pub(super) struct Advice<'a>(pub(super) &'a Option<&'static str>);
 
 impl fmt::Display for Advice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,206 @@
+//! One place that keeps the master key, as calls to it have gone: counted, and paused while it keeps failing.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::{KmsFailure, KmsFailureKind};
+use crate::retry::{Breaker, BreakerPolicy, Change, Pass};
+
+/// How a place that keeps the master key has answered lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KmsHealth {
+    /// Which place: `eu-west-1`, `https://vault.example:8200`.
+    pub place: String,
+    /// Its state.
+    pub state: KmsState,
+    /// Calls that were made.
+    pub calls: u64,
+    /// Calls that failed, by kind; kinds that did not occur are not there.
+    pub failures: Vec<(KmsFailureKind, u64)>,
+    /// System keys that were wrapped without this place, which cannot open them.
+    pub missed_wraps: u64,
+}
+
+/// Whether a place that keeps the master key answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KmsState {
+    /// It was not asked yet.
+    Untried,
+    /// The last call was answered, if by a refusal.
+    Up,
+    /// The last call failed in a way that may pass.
+    Failing,
+    /// It kept failing and is not asked for a while.
+    Paused,
+}
+
+impl KmsState {
+    const ALL: [Self; 4] = [Self::Untried, Self::Up, Self::Failing, Self::Paused];
+
+    /// Whether calls may succeed now, as far as is known.
+    #[must_use]
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Untried | Self::Up)
+    }
+}
+
+/// Lets calls to a place through, or not, and counts them.
+pub(crate) struct Gate {
+    place: String,
+    breaker: Option<Breaker>,
+    state: AtomicU8,
+    calls: AtomicU64,
+    failures: [AtomicU64; KmsFailureKind::ALL.len()],
+    missed_wraps: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn new(place: impl Into<String>, breaker: Option<BreakerPolicy>) -> Self {
+        Self {
+            place: place.into(),
+            breaker: breaker.map(Breaker::new),
+            state: AtomicU8::new(KmsState::Untried as u8),
+            calls: AtomicU64::new(0),
+            failures: Default::default(),
+            missed_wraps: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Lets a call through, whose end must be told; or says why not.
+    pub(crate) fn enter(&self) -> Result<Entry<'_>, KmsFailure> {
+        let pass = match self.breaker.as_ref().map_or(Ok(Pass::Usual), |breaker| breaker.admit(Instant::now())) {
+            Ok(pass) => pass,
+            Err(refusal) => {
+                self.count(KmsFailureKind::Paused);
+                let reason =
+                    format!("failed {} times in a row, asked again in {:?}", refusal.failures, refusal.retry_in);
+                return Err(KmsFailure::new(&self.place, KmsFailureKind::Paused, reason));
+            }
+        };
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(Entry { gate: self, pass: Some(pass) })
+    }
+
+    /// Counts a system key that was wrapped without this place.
+    pub(crate) fn missed_wrap(&self) {
+        self.missed_wraps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn health(&self) -> KmsHealth {
+        let count = |(kind, count): (KmsFailureKind, &AtomicU64)| (kind, count.load(Ordering::Relaxed));
+        let failures = KmsFailureKind::ALL.into_iter().zip(&self.failures).map(count);
+        KmsHealth {
+            place: self.place.clone(),
+            state: KmsState::ALL[usize::from(self.state.load(Ordering::Relaxed))],
+            calls: self.calls.load(Ordering::Relaxed),
+            failures: failures.filter(|(_, count)| *count > 0).collect(),
+            missed_wraps: self.missed_wraps.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count(&self, kind: KmsFailureKind) {
+        self.failures[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set(&self, state: KmsState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn answered(&self) {
+        self.set(KmsState::Up);
+        if let Some(Change::Closed) = self.breaker.as_ref().map(Breaker::succeeded) {
+            tracing::warn!(place = self.place, "the key management service answers again");
+        }
+    }
+
+    fn failed(&self, pass: Pass) {
+        let change = self.breaker.as_ref().map(|breaker| breaker.failed(pass, Instant::now()));
+        let is_paused = pass == Pass::Trial || change == Some(Change::Opened);
+        self.set(if is_paused { KmsState::Paused } else { KmsState::Failing });
+        if change == Some(Change::Opened) {
+            tracing::warn!(place = self.place, "the key management service keeps failing and is not asked for a while");
+        }
+    }
+}
+
+/// A call that was let through. One that is dropped took too long for whoever made it.
+pub(crate) struct Entry<'a> {
+    gate: &'a Gate,
+    /// Until the end is told.
+    pass: Option<Pass>,
+}
+
+impl Entry<'_> {
+    /// Tells how the call ended: with the kind of its failure, or with none.
+    pub(crate) fn end(mut self, failure: Option<KmsFailureKind>) {
+        let pass = self.pass.take().expect("a call ends once");
+        let Some(kind) = failure else { return self.gate.answered() };
+        self.gate.count(kind);
+        if kind.is_transient() { self.gate.failed(pass) } else { self.gate.answered() }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.gate.failed(pass);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn gate() -> Gate {
+        let pause = Duration::from_secs(1);
+        Gate::new("here", Some(BreakerPolicy { failures: 2, first_pause: pause, most_pause: pause }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_keeps_failing_is_paused_and_tried_again() {
+        let gate = gate();
+        assert_eq!(gate.health().state, KmsState::Untried);
+        for state in [KmsState::Failing, KmsState::Paused] {
+            gate.enter().unwrap().end(Some(KmsFailureKind::Network));
+            assert_eq!(gate.health().state, state);
+        }
+        assert_eq!(gate.enter().err().map(|failure| failure.kind), Some(KmsFailureKind::Paused));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(gate.enter().unwrap());
+        assert_eq!(gate.health().state, KmsState::Paused, "the trial took too long");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        gate.enter().unwrap().end(None);
+        let health = gate.health();
+        assert_eq!((health.state, health.calls), (KmsState::Up, 4));
+        assert_eq!(health.failures, [(KmsFailureKind::Network, 2), (KmsFailureKind::Paused, 1)]);
+    }
+
+    #[tokio::test]
+    async fn who_refuses_is_up() {
+        let gate = gate();
+        for _ in 0..5 {
+            gate.enter().unwrap().end(Some(KmsFailureKind::AccessDenied));
+        }
+        assert_eq!(gate.health().state, KmsState::Up);
+    }
+
+    #[test]
+    fn kinds_are_counted_in_their_order() {
+        for (at, kind) in KmsFailureKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at);
+        }
+        for (at, state) in KmsState::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, at);
+        }
+    }
+}
