@@ -2,6 +2,8 @@
 
 mod actors;
 mod audit;
+#[cfg(feature = "aws")]
+mod aws;
 mod cache;
 mod clock;
 pub mod crypto;

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["error", "clock", "metrics"],
     &["memory"],
     &["crypto"],
-    &["cache", "retry"],
+    &["aws", "cache", "retry"],
     &["ids", "record", "policy"],
     &["envelope", "audit"],
     &["stores", "kms"],

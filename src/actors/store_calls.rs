@@ -161,10 +161,7 @@ impl StoreCalls {
 
     async fn pause(&self, repetition: u32) {
         self.meters.retries.increment(1);
-        let mut random = [0; 4];
-        // Without random numbers everybody waits the longest.
-        let random = if (self.random)(&mut random).is_ok() { u32::from_ne_bytes(random) } else { u32::MAX };
-        sleep(self.policy.delay(repetition, random)).await;
+        sleep(self.policy.drawn_delay(repetition, &self.random)).await;
     }
 
     /// Makes a call once.

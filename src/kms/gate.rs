@@ -69,10 +69,6 @@ impl Gate {
         }
     }
 
-    pub(crate) fn place(&self) -> &str {
-        &self.place
-    }
-
     /// Lets a call through, whose end must be told; or says why not.
     pub(crate) fn enter(&self) -> Result<Entry<'_>, KmsFailure> {
         let pass = match self.breaker.as_ref().map_or(Ok(Pass::Usual), |breaker| breaker.admit(Instant::now())) {

@@ -1,6 +1,8 @@
 //! Key management services: who holds the master key.
 
 mod admin;
+#[cfg(feature = "aws-kms")]
+mod aws;
 mod gate;
 mod local;
 mod static_key;
@@ -13,6 +15,8 @@ use secrecy::SecretSlice;
 pub use crate::error::{KmsError, KmsFailure, KmsFailureKind};
 use crate::memory::LockedKey;
 pub use admin::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
+#[cfg(feature = "aws-kms")]
+pub use aws::{AwsKms, AwsKmsOptions, Hedge, KeyArn, RegionMap};
 pub(crate) use gate::Gate;
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::memory::RandomFill;
+
 /// How calls to a metastore are repeated, and when they are not made at all.
 ///
 /// Only failures that may pass are repeated: an unreachable or overloaded server, a lost reply. The delay before the n-th
@@ -74,8 +76,16 @@ impl RetryPolicy {
         Self { attempts: 1, attempt_timeout: Duration::MAX, breaker: None, ..Self::default() }
     }
 
-    /// Returns how long to wait before the `repetition`-th repetition, from 1; `random` decides, uniformly.
-    pub(crate) fn delay(&self, repetition: u32, random: u32) -> Duration {
+    /// Draws how long to wait before the `repetition`-th repetition, from 1.
+    pub(crate) fn drawn_delay(&self, repetition: u32, random: &RandomFill) -> Duration {
+        let mut drawn = [0; 4];
+        // Without random numbers everybody waits the longest.
+        let drawn = if random(&mut drawn).is_ok() { u32::from_ne_bytes(drawn) } else { u32::MAX };
+        self.delay(repetition, drawn)
+    }
+
+    /// Returns how long to wait before the `repetition`-th repetition; `random` decides, uniformly.
+    fn delay(&self, repetition: u32, random: u32) -> Duration {
         let most = self.first_delay.saturating_mul(1 << repetition.saturating_sub(1).min(16)).min(self.most_delay);
         most.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }

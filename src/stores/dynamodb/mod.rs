@@ -6,7 +6,6 @@
 //! * `table.rs`: how the table is. `schema.rs`: how it is made.
 
 mod admin;
-mod clients;
 mod failures;
 mod item;
 mod options;

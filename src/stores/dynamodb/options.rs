@@ -6,14 +6,12 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 
+use crate::aws::{CREDENTIALS_TIME, is_endpoint};
 use crate::stores::AddressError;
 use crate::stores::address::{decode, options, seconds};
 
 /// The table of all implementations of the format, unless another is named.
 const TABLE: &str = "EncryptionKey";
-
-/// How long credentials may take where none are at hand; as long as the SDK waits for them.
-const CREDENTIALS: Duration = Duration::from_secs(5);
 
 /// How a [`DynamoDbMetastore`](super::DynamoDbMetastore) connects.
 ///
@@ -150,7 +148,7 @@ impl DynamoDbOptions {
         TimeoutConfig::builder()
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.request_timeout)
-            .operation_timeout(CREDENTIALS + self.connect_timeout + self.request_timeout)
+            .operation_timeout(CREDENTIALS_TIME + self.connect_timeout + self.request_timeout)
             .build()
     }
 
@@ -167,13 +165,6 @@ pub(super) fn is_table(name: &str) -> bool {
     let is_arn =
         name.starts_with("arn:") && name.chars().all(|character| is_usual(character) || ":/".contains(character));
     is_arn || (3..=255).contains(&name.len()) && name.chars().all(is_usual)
-}
-
-/// Whether requests can be sent there, and errors may name it.
-pub(super) fn is_endpoint(url: &str) -> bool {
-    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let is_plain = |character: char| character.is_ascii_graphic() && !"@'\"\\".contains(character);
-    host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':']) && host.chars().all(is_plain))
 }
 
 fn filled(name: &'static str, expected: &'static str, value: String) -> Result<String, AddressError> {

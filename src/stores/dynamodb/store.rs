@@ -9,11 +9,11 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::{Client, Config};
 
-use super::clients::Clients;
 use super::failures::{CONNECTING, LOADING, NO_REGION, NO_TABLE, STORING, failure};
 use super::item::{Item, address, item, key_of, number, read, text};
-use super::options::{DynamoDbOptions, is_endpoint, is_table};
+use super::options::{DynamoDbOptions, is_table};
 use super::table::Sight;
+use crate::aws::{Clients, is_endpoint};
 use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
@@ -69,7 +69,7 @@ pub struct DynamoDbMetastore {
 
 /// A table, and how it is reached.
 pub(super) struct Table {
-    clients: Clients,
+    clients: Clients<Client>,
     pub(super) options: DynamoDbOptions,
     pub(super) region: String,
     suffix: Option<String>,
@@ -113,7 +113,9 @@ impl DynamoDbMetastore {
             config = config.endpoint_url(endpoint);
         }
         let region = found.region().map(ToString::to_string);
-        Self::new(Clients::new(config.build()), options, region, endpoint.as_deref())
+        let config = config.build();
+        let clients = Clients::new(move || Client::from_conf(config.clone()));
+        Self::new(clients, options, region, endpoint.as_deref())
     }
 
     /// Uses a client that the application has set up, and makes sure that the table can be used.
@@ -136,7 +138,7 @@ impl DynamoDbMetastore {
     }
 
     fn new(
-        clients: Clients,
+        clients: Clients<Client>,
         options: DynamoDbOptions,
         region: Option<String>,
         endpoint: Option<&str>,

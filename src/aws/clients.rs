@@ -2,49 +2,53 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use aws_sdk_dynamodb::{Client, Config};
 use tokio::runtime::{Handle, Id};
 
 /// Runtimes whose clients are kept; a process has few, and only tests come and go through many.
 const KEPT: usize = 8;
 
-/// Clients that share everything but their connections.
+/// Clients of a service that share everything but their connections.
 ///
 /// A connection is driven by a task of the runtime that opened it. On a runtime that stands still, a program's first
 /// `block_on` for instance, it answers nobody, so connections are not shared between runtimes.
-pub(super) enum Clients {
+pub(crate) enum Clients<C> {
     Ours {
-        config: Box<Config>,
-        by_runtime: Mutex<Vec<(Id, Client)>>,
+        make: Box<dyn Fn() -> C + Send + Sync>,
+        by_runtime: Mutex<Vec<(Id, C)>>,
     },
     /// The application's, with connections of its own.
-    Given(Client),
+    Given(C),
 }
 
-impl Clients {
-    pub(super) fn new(config: Config) -> Self {
-        Self::Ours { config: Box::new(config), by_runtime: Mutex::default() }
+impl<C: Clone> Clients<C> {
+    pub(crate) fn new(make: impl Fn() -> C + Send + Sync + 'static) -> Self {
+        Self::Ours { make: Box::new(make), by_runtime: Mutex::default() }
     }
 
     /// Returns the client of the runtime that this is called on; outside of any the SDK can send nothing.
-    pub(super) fn get(&self) -> Client {
-        let (config, by_runtime) = match self {
-            Self::Ours { config, by_runtime } => (config, by_runtime),
+    pub(crate) fn get(&self) -> C {
+        let (make, by_runtime) = match self {
+            Self::Ours { make, by_runtime } => (make, by_runtime),
             Self::Given(client) => return client.clone(),
         };
-        let Ok(runtime) = Handle::try_current().map(|handle| handle.id()) else {
-            return Client::from_conf(Config::clone(config));
-        };
+        let Ok(runtime) = Handle::try_current().map(|handle| handle.id()) else { return make() };
         // A poisoned lock is taken all the same: the list is whole whoever panicked.
         let mut known = by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = known.iter().find(|(id, _)| *id == runtime) {
             return client.clone();
         }
-        let client = Client::from_conf(Config::clone(config));
+        let client = make();
         if known.len() == KEPT {
             known.remove(0);
         }
         known.push((runtime, client.clone()));
         client
     }
+}
+
+/// Whether requests can be sent there, and errors may name it.
+pub(crate) fn is_endpoint(url: &str) -> bool {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let is_plain = |character: char| character.is_ascii_graphic() && !"@'\"\\".contains(character);
+    host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':']) && host.chars().all(is_plain))
 }

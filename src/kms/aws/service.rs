@@ -1,0 +1,295 @@
+//! The service: system keys wrapped in every region, and opened in the first that answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region as AwsRegion};
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::{Client, Config};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use secrecy::{ExposeSecretMut, SecretSlice};
+use tokio::time::{Instant, timeout_at};
+
+use super::arn::KeyArn;
+use super::envelope::{Envelope, Kek};
+use super::options::AwsKmsOptions;
+use super::race::Rounds;
+use super::region::{DataKey, Region};
+use crate::aws::Clients;
+use crate::crypto::system_random;
+use crate::error::{KmsError, KmsFailure, KmsFailureKind};
+use crate::kms::static_key::LocalWrapper;
+use crate::kms::{Gate, KeyManagementService, KmsHealth, SystemKey};
+
+const WRAPPING: &str = "wrapping a system key with AWS KMS";
+const OPENING: &str = "opening a system key with AWS KMS";
+
+/// A key management service whose master keys live in AWS KMS, in one region or several.
+///
+/// A system key is wrapped under a data key, and that under the master key of every region, in parallel; any of them opens
+/// it again. The preferred region is asked first, then the others in the order in which they were given. Each region that keeps
+/// failing is left alone for a while. What is stored is the same as that of all implementations.
+///
+/// Needs a tokio runtime. Wrapping costs a request to each region; opening one. The rights that it needs are
+/// `kms:GenerateDataKey`, `kms:Encrypt` and `kms:Decrypt` on each key.
+///
+/// # Cancel safety
+/// A call that is dropped has changed nothing.
+///
+/// # Security
+/// Data keys are wiped on every path, and so is every buffer of ours that they pass through; those of TLS and HTTP, which
+/// hold what was received until they are used again, cannot be. Requests to open a key name the master key that is
+/// configured, so that a row that somebody wrapped under a key of theirs does not open. ARNs appear in the log at debug level
+/// alone.
+///
+/// # Examples
+/// ```no_run
+/// use keyward::kms::AwsKms;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = "aws:us-west-2=arn:aws:kms:us-west-2:111122223333:key/1234,\
+///     us-east-1=arn:aws:kms:us-east-1:111122223333:key/5678;preferred=us-west-2";
+/// let kms = AwsKms::connect(address.parse()?).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AwsKms {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    /// In the order in which they are asked.
+    pub(super) regions: Vec<Region>,
+    pub(super) former: Vec<KeyArn>,
+    least: usize,
+    options: AwsKmsOptions,
+    rounds: Rounds,
+}
+
+impl AwsKms {
+    /// Finds out where credentials come from. Sends nothing to AWS KMS: one that is away keeps no program from starting.
+    ///
+    /// # Errors
+    /// [`KmsError::Settings`] when the options cannot work.
+    pub async fn connect(options: AwsKmsOptions) -> Result<Self, KmsError> {
+        let keys = options.check()?;
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(profile) = &options.profile {
+            loader = loader.profile_name(profile);
+        }
+        // Credentials of a role, and of most profiles, come from STS in a region.
+        let first = keys.first().map(|key| AwsRegion::new(key.region().to_owned()));
+        loader = loader.region(aws_config::meta::region::RegionProviderChain::default_provider().or_else(first));
+        let found = loader.load().await;
+        let mut shared =
+            Config::from(&found).to_builder().retry_config(RetryConfig::disabled()).timeout_config(options.timeouts());
+        if let Some(role) = &options.role {
+            let mut provider = AssumeRoleProvider::builder(role).session_name("keyward").configure(&found);
+            if let Some(id) = &options.external_id {
+                provider = provider.external_id(id);
+            }
+            shared.set_credentials_provider(Some(aws_sdk_kms::config::SharedCredentialsProvider::new(
+                provider.build().await,
+            )));
+        }
+        let shared = shared.build();
+        let clients = |key: &KeyArn| {
+            let mut config = shared.to_builder().region(AwsRegion::new(key.region().to_owned()));
+            if let Some(endpoint) = options.endpoint_of(key.region()) {
+                config = config.endpoint_url(endpoint);
+            }
+            let config = config.build();
+            Clients::new(move || Client::from_conf(config.clone()))
+        };
+        Ok(Self::new(keys.iter().map(|key| (key.clone(), clients(key))).collect(), options))
+    }
+
+    /// Uses clients that the application has set up: one for each region of the map, found by its own region.
+    ///
+    /// Endpoints, credentials and time limits are the clients'. Those that repeat requests themselves are to have that off.
+    ///
+    /// # Errors
+    /// [`KmsError::Settings`] when the options cannot work, or a region has no client.
+    pub fn from_clients(clients: impl IntoIterator<Item = Client>, options: AwsKmsOptions) -> Result<Self, KmsError> {
+        let clients: Vec<Client> = clients.into_iter().collect();
+        let of = |key: KeyArn| {
+            let is_its = |client: &&Client| client.config().region().is_some_and(|own| own.as_ref() == key.region());
+            match clients.iter().find(is_its) {
+                Some(client) => Ok((key, Clients::Given(client.clone()))),
+                None => Err(KmsError::Settings {
+                    what: format!("no client is given for the region {}", key.region()),
+                    advice: "give one that has this region",
+                }),
+            }
+        };
+        let regions: Result<Vec<_>, KmsError> = options.check()?.into_iter().map(of).collect();
+        Ok(Self::new(regions?, options))
+    }
+
+    fn new(regions: Vec<(KeyArn, Clients<Client>)>, options: AwsKmsOptions) -> Self {
+        let region = |(key, clients): (KeyArn, Clients<Client>)| {
+            let gate = Gate::new(key.region(), options.retries.breaker.clone());
+            Region::new(key, clients, gate, options.retries.attempt_timeout)
+        };
+        let regions: Vec<Region> = regions.into_iter().map(region).collect();
+        let inner = Inner {
+            former: options.former.clone(),
+            least: options.min_regions.unwrap_or(regions.len()),
+            rounds: Rounds::new(options.retries.clone(), system_random()),
+            regions,
+            options,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl Inner {
+    /// Has the data key wrapped in each of these regions, in parallel, and returns what came of it. Once `enough` have done so,
+    /// the others have the time of one request left.
+    pub(super) async fn wrap_everywhere<'a>(
+        &self,
+        regions: impl Iterator<Item = &'a Region>,
+        key: &DataKey,
+        enough: usize,
+    ) -> (Vec<Kek>, Vec<KmsFailure>) {
+        let wrap = |region: &'a Region| async move {
+            let encrypted = self.rounds.of_one(|| region.encrypt(key)).await;
+            (region, encrypted.map(|encrypted| kek(region, encrypted)))
+        };
+        let mut slow: Vec<&Region> = regions.collect();
+        let mut wraps: FuturesUnordered<_> = slow.iter().copied().map(wrap).collect();
+        let (mut keks, mut failures, mut until) = (Vec::new(), Vec::new(), None);
+        loop {
+            if keks.len() >= enough && until.is_none() {
+                until = Some(Instant::now() + self.options.request_timeout);
+            }
+            let outcome = match until {
+                Some(until) => timeout_at(until, wraps.next()).await.unwrap_or_default(),
+                None => wraps.next().await,
+            };
+            let Some((region, outcome)) = outcome else { break };
+            slow.retain(|other| other.name() != region.name());
+            match outcome {
+                Ok(kek) => keks.push(kek),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        failures.extend(slow.into_iter().map(|region| {
+            KmsFailure::new(
+                region.name(),
+                KmsFailureKind::Timeout,
+                "not waited for: enough regions have wrapped the key",
+            )
+        }));
+        (keks, failures)
+    }
+
+    /// Has the data key of an envelope unwrapped where that is possible, and returns what `open` makes of it.
+    pub(super) async fn open<T>(
+        &self,
+        operation: &'static str,
+        envelope: &Envelope,
+        open: impl Fn(&mut [u8; 32]) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError> {
+        // A region, and its place in the envelope.
+        let mut places: Vec<(usize, usize)> = Vec::new();
+        for (at, region) in self.regions.iter().enumerate() {
+            places.extend(envelope.of_region(region.name()).map(|kek| (at, kek)));
+        }
+        if places.is_empty() {
+            let missing = |region: &Region| {
+                KmsFailure::new(region.name(), KmsFailureKind::NotWrapped, "the key is not wrapped for this region")
+                    .advise("configure a region that it is wrapped for; `keyward kms audit` shows them")
+            };
+            return Err(KmsError::Failed { operation, failures: self.regions.iter().map(missing).collect() });
+        }
+        let patience = |(at, _): (usize, usize)| self.regions[at].patience(self.options.hedge);
+        let ask = |(at, kek): (usize, usize)| {
+            let (region, kek, open) = (&self.regions[at], &envelope.keks[kek], &open);
+            async move {
+                let mut key = region.decrypt(kek, &self.former).await?;
+                // A data key of another envelope opens nothing; another region's may.
+                let opened = open(key.expose_secret_mut());
+                opened.map_err(|error| match error {
+                    KmsError::Undecryptable => KmsFailure::new(
+                        region.name(),
+                        KmsFailureKind::Tampered,
+                        "its data key does not open the system key",
+                    ),
+                    other => KmsFailure::new(region.name(), KmsFailureKind::Refused, other.to_string()),
+                })
+            }
+        };
+        self.rounds.until_one_answers(&places, patience, ask).await.map_err(|failures| {
+            let is_about_bytes = |failure: &KmsFailure| failure.kind == KmsFailureKind::Tampered;
+            if failures.iter().all(is_about_bytes) {
+                KmsError::Undecryptable
+            } else {
+                KmsError::Failed { operation, failures }
+            }
+        })
+    }
+}
+
+pub(super) fn kek(region: &Region, encrypted: Vec<u8>) -> Kek {
+    Kek { region: region.name().to_owned(), arn: region.key().as_str().to_owned(), encrypted }
+}
+
+#[async_trait]
+impl KeyManagementService for AwsKms {
+    async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
+        let inner = &self.inner;
+        let all: Vec<usize> = (0..inner.regions.len()).collect();
+        let generate = |at: usize| async move { Ok((at, inner.regions[at].generate().await?)) };
+        // In their order: a hedge here would pay for two data keys.
+        let generated = inner.rounds.until_one_answers(&all, |_| None, generate).await;
+        let (made, (mut data_key, encrypted)) =
+            generated.map_err(|failures| KmsError::Failed { operation: WRAPPING, failures })?;
+        let others = inner.regions.iter().enumerate().filter(|(at, _)| *at != made).map(|(_, region)| region);
+        let (mut keks, failures) = inner.wrap_everywhere(others, &data_key, inner.least - 1).await;
+        keks.push(kek(&inner.regions[made], encrypted));
+        if keks.len() < inner.least {
+            return Err(KmsError::Failed { operation: WRAPPING, failures });
+        }
+        let place = |kek: &Kek| inner.regions.iter().position(|region| region.name() == kek.region);
+        keks.sort_by_key(place);
+        for failure in &failures {
+            let region = failure.place.as_str();
+            tracing::warn!(region, kind = %failure.kind, "a system key is stored that this region cannot open; `keyward kms repair` adds it");
+            if let Some(region) = inner.regions.iter().find(|region| region.name() == failure.place) {
+                region.gate().missed_wrap();
+            }
+        }
+        let encrypted_key = LocalWrapper::new(data_key.expose_secret_mut())?.encrypt_key(key)?;
+        Ok(Envelope { encrypted_key, keks }.to_json())
+    }
+
+    async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
+        let envelope = Envelope::parse(encrypted)?;
+        let open = |key: &mut [u8; 32]| LocalWrapper::new(key)?.decrypt_key(&envelope.encrypted_key);
+        self.inner.open(OPENING, &envelope, open).await
+    }
+
+    fn kind(&self) -> &'static str {
+        "aws"
+    }
+
+    fn health(&self) -> Vec<KmsHealth> {
+        self.inner.regions.iter().map(|region| region.gate().health()).collect()
+    }
+
+    fn repeats_calls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for AwsKms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let regions: Vec<&str> = self.inner.regions.iter().map(Region::name).collect();
+        f.debug_struct("AwsKms").field("regions", &regions).finish_non_exhaustive()
+    }
+}
