@@ -39,6 +39,7 @@ impl SessionFactory {
             replica: None,
             retries: RetryPolicy::default(),
             kms: None,
+            kms_retries: RetryPolicy::default(),
             policy: CryptoPolicy::default(),
             readable_suffixes: Vec::new(),
             aead: Arc::new(Aes256Gcm),
@@ -120,7 +121,7 @@ impl fmt::Debug for SessionFactory {
 /// # Defaults
 /// * metastore and key management service: none; both must be given, so that nobody encrypts with a test set-up unawares.
 /// * read replica: none.
-/// * `metastore_retries`: [`RetryPolicy::default`].
+/// * `metastore_retries`, `kms_retries`: [`RetryPolicy::default`].
 /// * policy: [`CryptoPolicy::default`].
 /// * `operation_timeout` 30 s, `metastore_timeout` and `kms_timeout` 10 s each: a cold operation makes a handful of calls.
 /// * `drain_timeout` 2 s: warm operations end within microseconds.
@@ -134,6 +135,7 @@ pub struct SessionFactoryBuilder {
     replica: Option<Arc<dyn Metastore>>,
     retries: RetryPolicy,
     kms: Option<Arc<dyn KeyManagementService>>,
+    kms_retries: RetryPolicy,
     policy: CryptoPolicy,
     readable_suffixes: Vec<String>,
     aead: Arc<dyn Aead>,
@@ -172,6 +174,14 @@ impl SessionFactoryBuilder {
     #[must_use]
     pub fn kms(mut self, kms: impl KeyManagementService) -> Self {
         self.kms = Some(Arc::new(kms));
+        self
+    }
+
+    /// Sets how calls to the key management service are repeated; one that repeats them itself, as
+    /// [`AwsKms`](crate::kms::AwsKms) does, has its own policy.
+    #[must_use]
+    pub fn kms_retries(mut self, retries: RetryPolicy) -> Self {
+        self.kms_retries = retries;
         self
     }
 
@@ -218,7 +228,7 @@ impl SessionFactoryBuilder {
         self
     }
 
-    /// Sets how long one call to the key management service may take.
+    /// Sets how long one call to the key management service may take, its repetitions included.
     #[must_use]
     pub fn kms_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.kms = timeout;
@@ -269,6 +279,7 @@ impl SessionFactoryBuilder {
             replica: self.replica,
             retries: self.retries,
             kms,
+            kms_retries: self.kms_retries,
             realm: realm.clone(),
             policy: Arc::clone(&policy),
             clock: Arc::clone(&self.clock),

@@ -1,46 +1,43 @@
-//! The only road to the master key: deadlines, and a bound on calls at once.
+//! The only road to the master key: what a call is, within what time it ends, and that the same is asked once at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ArbiterHandle, Context, Handler, Message, ResponseFuture};
+use actix::{
+    Actor, ActorFutureExt, ArbiterHandle, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture,
+};
 use secrecy::ExposeSecret;
+use tokio::sync::oneshot;
 
+use super::kms_calls::{Call, KmsCalls};
 use super::{Mailbox, Outside};
 use crate::error::{Error, KmsError};
-use crate::kms::{KeyManagementService, SystemKey};
+use crate::kms::{KmsHealth, SystemKey};
 use crate::memory::{LockedKey, Reservation};
-use crate::metrics::Meters;
 
 /// Room for the loads that may be under way at once; more wait their turn.
 const CAPACITY: usize = 64;
-
-/// Calls to the service at once.
-const CALLS_AT_ONCE: usize = 16;
 
 /// The handle of the client.
 #[derive(Clone)]
 pub(super) struct KmsClient {
     mailbox: Mailbox<KmsClientActor>,
     outside: Outside,
+    calls: Arc<KmsCalls>,
 }
 
 impl KmsClient {
-    /// Starts a client whose calls end after `timeout`.
-    pub(super) fn start(
-        arbiter: &ArbiterHandle,
-        kms: Arc<dyn KeyManagementService>,
-        timeout: Duration,
-        meters: Arc<Meters>,
-    ) -> Self {
-        let outside = Outside::new(CALLS_AT_ONCE, timeout);
-        let owned = outside.clone();
+    /// Starts a client whose calls end after `timeout`, repetitions included.
+    pub(super) fn start(arbiter: &ArbiterHandle, calls: KmsCalls, timeout: Duration) -> Self {
+        let (outside, calls) = (Outside::new(timeout), Arc::new(calls));
+        let (owned, shared) = (outside.clone(), Arc::clone(&calls));
         let mailbox = Mailbox::start("KMS client", arbiter, CAPACITY, move || KmsClientActor {
-            kms: Arc::clone(&kms),
+            calls: Arc::clone(&shared),
             outside: owned.clone(),
-            meters: Arc::clone(&meters),
+            under_way: HashMap::new(),
         });
-        Self { mailbox, outside }
+        Self { mailbox, outside, calls }
     }
 
     /// Wraps a system key under the master key.
@@ -48,14 +45,15 @@ impl KmsClient {
         self.mailbox.ask(Wrap { key }).await?
     }
 
-    /// Unwraps a system key into the place reserved for it.
+    /// Unwraps a system key into the place reserved for it, or gives the place back where somebody else has the same key
+    /// unwrapped at this moment, and returns that.
     pub(super) async fn unwrap(
         &self,
         encrypted: Vec<u8>,
         label: Vec<u8>,
         place: Reservation,
     ) -> Result<Arc<LockedKey>, Error> {
-        self.mailbox.ask(Unwrap { encrypted, label, place }).await?
+        self.mailbox.ask(Unwrap { what: Wrapped { encrypted, label }, place }).await?
     }
 
     pub(super) fn close(&self) {
@@ -65,6 +63,11 @@ impl KmsClient {
     /// Returns how many calls the service was asked for.
     pub(super) fn calls(&self) -> u64 {
         self.outside.made()
+    }
+
+    /// Returns how each place that keeps the master key has answered lately.
+    pub(super) fn health(&self) -> Vec<KmsHealth> {
+        self.calls.health()
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -81,9 +84,15 @@ impl Message for Wrap {
 }
 
 struct Unwrap {
+    what: Wrapped,
+    place: Reservation,
+}
+
+/// A wrapped system key, and what its sealed copy is to be bound to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Wrapped {
     encrypted: Vec<u8>,
     label: Vec<u8>,
-    place: Reservation,
 }
 
 impl Message for Unwrap {
@@ -91,35 +100,21 @@ impl Message for Unwrap {
 }
 
 struct KmsClientActor {
-    kms: Arc<dyn KeyManagementService>,
+    calls: Arc<KmsCalls>,
     outside: Outside,
-    meters: Arc<Meters>,
-}
-
-/// A kind of call, as its durations are told apart.
-#[derive(Clone, Copy)]
-enum Call {
-    Wrap,
-    Unwrap,
+    /// Keys that are being unwrapped, with those who want them too.
+    under_way: HashMap<Wrapped, Vec<oneshot::Sender<Result<Arc<LockedKey>, Error>>>>,
 }
 
 impl KmsClientActor {
-    fn call<T, F>(
-        &self,
-        kind: Call,
-        operation: &'static str,
-        call: impl FnOnce(Arc<dyn KeyManagementService>) -> F,
-    ) -> ResponseFuture<Result<T, Error>>
+    /// Has `work` done with the service, repetitions included, within the deadline of a call.
+    fn call<T, F>(&self, call: Call, work: impl FnOnce(Arc<KmsCalls>) -> F) -> ResponseFuture<Result<T, Error>>
     where
         T: 'static,
         F: Future<Output = Result<T, Error>> + 'static,
     {
-        let late = move |after| KmsError::Timeout { operation, after }.into();
-        let (answer, meters) = (call(Arc::clone(&self.kms)), Arc::clone(&self.meters));
-        self.outside.call(late, async move {
-            let _timer = meters.kms.time(kind as usize);
-            answer.await
-        })
+        let late = move |after| KmsError::Timeout { operation: call.operation(), after }.into();
+        self.outside.within(late, work(Arc::clone(&self.calls)))
     }
 }
 
@@ -132,21 +127,35 @@ impl Handler<Wrap> for KmsClientActor {
     type Result = ResponseFuture<Result<Vec<u8>, Error>>;
 
     fn handle(&mut self, Wrap { key }: Wrap, _: &mut Self::Context) -> Self::Result {
-        self.call(
-            Call::Wrap,
-            "wrap a system key",
-            |kms| async move { Ok(kms.encrypt_key(SystemKey::new(&key)).await?) },
-        )
+        self.call(Call::Wrap, |calls| async move {
+            let wrap = |kms: Arc<dyn crate::kms::KeyManagementService>| {
+                let key = Arc::clone(&key);
+                async move { kms.encrypt_key(SystemKey::new(&key)).await }
+            };
+            Ok(calls.make(Call::Wrap, wrap).await?)
+        })
     }
 }
 
 impl Handler<Unwrap> for KmsClientActor {
     /// Interleaves: calls of different keys do not wait for each other.
-    type Result = ResponseFuture<Result<Arc<LockedKey>, Error>>;
+    type Result = ResponseActFuture<Self, Result<Arc<LockedKey>, Error>>;
 
-    fn handle(&mut self, Unwrap { encrypted, label, place }: Unwrap, _: &mut Self::Context) -> Self::Result {
-        self.call(Call::Unwrap, "unwrap a system key", |kms| async move {
-            let secret = kms.decrypt_key(&encrypted).await?;
+    fn handle(&mut self, Unwrap { what, place }: Unwrap, _: &mut Self::Context) -> Self::Result {
+        if let Some(waiting) = self.under_way.get_mut(&what) {
+            let (done, answer) = oneshot::channel();
+            waiting.push(done);
+            let answer = async move { answer.await.unwrap_or(Err(Error::Restarted { component: "KMS client" })) };
+            return Box::pin(answer.into_actor(self));
+        }
+        self.under_way.insert(what.clone(), Vec::new());
+        let Wrapped { encrypted, label } = what.clone();
+        let unwrapping = self.call(Call::Unwrap, |calls| async move {
+            let unwrap = |kms: Arc<dyn crate::kms::KeyManagementService>| {
+                let encrypted = encrypted.clone();
+                async move { kms.decrypt_key(&encrypted).await }
+            };
+            let secret = calls.make(Call::Unwrap, unwrap).await?;
             place.fill(&label, |key| {
                 let bytes = secret.expose_secret();
                 if bytes.len() != key.len() {
@@ -155,6 +164,13 @@ impl Handler<Unwrap> for KmsClientActor {
                 key.copy_from_slice(bytes);
                 Ok(())
             })
-        })
+        });
+        Box::pin(unwrapping.into_actor(self).map(move |outcome, actor, _| {
+            for waiting in actor.under_way.remove(&what).unwrap_or_default() {
+                // Whoever asked may be gone.
+                let _ = waiting.send(outcome.clone());
+            }
+            outcome
+        }))
     }
 }

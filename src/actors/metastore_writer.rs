@@ -51,7 +51,7 @@ impl Stores {
 impl MetastoreWriter {
     /// Starts a writer whose calls end after `timeout`, repetitions included.
     pub(super) fn start(arbiter: &ArbiterHandle, stores: Stores, timeout: Duration) -> Self {
-        let outside = Outside::new(CAPACITY, timeout);
+        let outside = Outside::new(timeout);
         let owned = outside.clone();
         let Stores { primary, replica } = stores;
         let mailbox = Mailbox::start("metastore writer", arbiter, CAPACITY, move || MetastoreWriterActor {

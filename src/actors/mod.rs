@@ -10,6 +10,7 @@
 
 mod guard;
 mod key_cache;
+mod kms_calls;
 mod kms_client;
 mod mailbox;
 mod metastore_writer;
@@ -19,6 +20,7 @@ mod store_calls;
 mod system;
 
 use guard::Guard;
+use kms_calls::KmsCalls;
 use kms_client::KmsClient;
 use mailbox::Mailbox;
 use metastore_writer::{MetastoreWriter, Stores};

@@ -10,12 +10,12 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::key_cache::{KeyIndex, Loader};
-use super::{Guard, KeyCache, KmsClient, Mailbox, MetastoreWriter, SessionRegistry, Stores};
+use super::{Guard, KeyCache, KmsCalls, KmsClient, Mailbox, MetastoreWriter, SessionRegistry, Stores};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::error::{BuildError, CloseError, CloseFailure, Error, MemoryError};
 use crate::ids::Realm;
-use crate::kms::KeyManagementService;
+use crate::kms::{KeyManagementService, KmsHealth};
 use crate::memory::{ArenaStatus, RandomFill, Vault};
 use crate::metrics::Meters;
 use crate::policy::CryptoPolicy;
@@ -28,6 +28,7 @@ pub(crate) struct Parts {
     pub(crate) replica: Option<Arc<dyn Metastore>>,
     pub(crate) retries: RetryPolicy,
     pub(crate) kms: Arc<dyn KeyManagementService>,
+    pub(crate) kms_retries: RetryPolicy,
     pub(crate) realm: Realm,
     pub(crate) policy: Arc<CryptoPolicy>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -44,7 +45,7 @@ pub(crate) struct Timeouts {
     pub(crate) operation: Duration,
     /// One call to the metastore.
     pub(crate) metastore: Duration,
-    /// One call to the key management service.
+    /// One call to the key management service, repetitions included.
     pub(crate) kms: Duration,
     /// What closing waits for operations under way.
     pub(crate) drain: Duration,
@@ -76,6 +77,8 @@ pub struct Status {
     pub metastore_calls: u64,
     /// Calls to the key management service.
     pub kms_calls: u64,
+    /// How each place that keeps the master key has answered lately.
+    pub kms: Vec<KmsHealth>,
     /// Sessions that exist.
     pub open_sessions: usize,
     /// Key ids that the cache knows.
@@ -92,6 +95,18 @@ pub struct Status {
     pub live_keys: usize,
     /// The locked memory, which all factories of the process share.
     pub memory: ArenaStatus,
+}
+
+impl Status {
+    /// Whether the key management service can be used, as far as is known: for readiness probes.
+    ///
+    /// Not for liveness probes. A process that has system keys in memory goes on without the service: warm partitions encrypt
+    /// and decrypt, and new ones get keys, until the system key expires. One that has none can do nothing before the service
+    /// is back, and being started again does not help it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.kms.iter().any(|place| place.state.is_usable())
+    }
 }
 
 impl System {
@@ -191,6 +206,7 @@ impl System {
             messages: self.keys.sent() + self.guard.sent() + self.store.sent() + self.kms.sent() + self.sessions.sent(),
             metastore_calls: self.store.calls(),
             kms_calls: self.kms.calls(),
+            kms: self.kms.health(),
             open_sessions: self.sessions.open_sessions(),
             cached_key_ids,
             cached_keys,
@@ -215,7 +231,8 @@ impl Drop for System {
 /// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
 /// does not keep the guard from wiping.
 fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
-    let Parts { metastore, replica, retries, kms, realm, policy, clock, random, meters, audit, timeouts } = parts;
+    let Parts { metastore, replica, retries, kms, kms_retries, realm, policy, clock, random, meters, audit, timeouts } =
+        parts;
     let vault = match Vault::with_random(Arc::clone(&random)) {
         Ok(vault) => vault,
         Err(error) => {
@@ -234,7 +251,8 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let place = metastore.place().to_owned();
         let stores = Stores::new(metastore, replica, &retries, &meters, &random);
         let store = MetastoreWriter::start(&outside.handle(), stores, timeouts.metastore);
-        let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms, Arc::clone(&meters));
+        let kms = KmsCalls::new(kms, kms_retries, meters.kms.clone(), Arc::clone(&random));
+        let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms);
         let loader = Loader {
             store: store.clone(),
             kms: kms.clone(),

@@ -88,6 +88,21 @@ impl KmsError {
             _ => false,
         }
     }
+
+    /// Returns what kind of failure of the service this is; of several one that may pass, if there is one.
+    pub(crate) fn kind(&self) -> Option<KmsFailureKind> {
+        match self {
+            Self::Transient { .. } => Some(KmsFailureKind::Unavailable),
+            Self::Permanent { .. } => Some(KmsFailureKind::Refused),
+            Self::Timeout { .. } => Some(KmsFailureKind::Timeout),
+            Self::Undecryptable => Some(KmsFailureKind::Tampered),
+            Self::Failed { failures, .. } => {
+                let mut kinds = failures.iter().map(|failure| failure.kind);
+                kinds.clone().find(|kind| kind.is_transient()).or_else(|| kinds.next())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What one place that keeps the master key, a region or a server, failed with.

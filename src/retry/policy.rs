@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::memory::RandomFill;
 
-/// How calls to a metastore are repeated, and when they are not made at all.
+/// How calls to a metastore or a key management service are repeated, and when they are not made at all.
 ///
 /// Only failures that may pass are repeated: an unreachable or overloaded server, a lost reply. The delay before the n-th
 /// repetition is drawn between nothing and `first_delay` × 2ⁿ⁻¹, so that many callers do not come back at once.
@@ -33,12 +33,12 @@ pub struct RetryPolicy {
     pub breaker: Option<BreakerPolicy>,
 }
 
-/// When a store that keeps failing is not asked, and when it is again.
+/// When a service that keeps failing is not asked, and when it is again.
 ///
 /// # Defaults
 /// * `failures` 10 in a row: more than one call with all its attempts.
-/// * `first_pause` 500 ms, doubled after each trial that fails, up to `most_pause` 5 s: that long after the store is back, at
-///   most, it is used again.
+/// * `first_pause` 500 ms, doubled after each trial that fails, up to `most_pause` 5 s: that long after it is back, at most,
+///   it is used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerPolicy {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::status::KeyStatus;
 use super::{CachedKey, KeyCache, KeyIndex, KeyRing, Loader, Wanted};
-use crate::actors::{Guard, KmsClient, MetastoreWriter, Stores};
+use crate::actors::{Guard, KmsCalls, KmsClient, MetastoreWriter, Stores};
 use crate::audit::{Audit, AuditSettings};
 use crate::clock::{Clock, ManualClock};
 use crate::crypto::system_random;
@@ -110,7 +110,8 @@ impl Stage {
         let guard = Guard::start(&arbiter, Vault::with_random(system_random()).unwrap());
         let kms = StaticKms::new(b"thisIsAStaticMasterKeyForTesting").unwrap();
         let meters = Arc::new(Meters::new("memory", "static", &[], &[]));
-        let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND, Arc::clone(&meters));
+        let kms = KmsCalls::new(Arc::new(kms), RetryPolicy::none(), meters.kms.clone(), system_random());
+        let kms = KmsClient::start(&arbiter, kms, SECOND);
         let now = SystemTime::UNIX_EPOCH + SECOND * u32::try_from(NOW).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(now));
         let dropped = meters.audit_dropped.clone();
