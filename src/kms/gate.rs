@@ -1,10 +1,12 @@
 //! One place that keeps the master key, as calls to it have gone: counted, and paused while it keeps failing.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use super::{KmsFailure, KmsFailureKind};
+use crate::metrics::PlaceMeters;
 use crate::retry::{Breaker, BreakerPolicy, Change, Pass};
 
 /// How a place that keeps the master key has answered lately.
@@ -55,6 +57,8 @@ pub(crate) struct Gate {
     calls: AtomicU64,
     failures: [AtomicU64; KmsFailureKind::ALL.len()],
     missed_wraps: AtomicU64,
+    /// Registered when it is first used, which is after the recorder was installed.
+    meters: OnceLock<PlaceMeters>,
 }
 
 impl Gate {
@@ -66,6 +70,7 @@ impl Gate {
             calls: AtomicU64::new(0),
             failures: Default::default(),
             missed_wraps: AtomicU64::new(0),
+            meters: OnceLock::new(),
         }
     }
 
@@ -87,9 +92,11 @@ impl Gate {
     /// Counts a system key that was wrapped without this place.
     pub(crate) fn missed_wrap(&self) {
         self.missed_wraps.fetch_add(1, Ordering::Relaxed);
+        self.meters().missed_wraps.increment(1);
     }
 
     pub(crate) fn health(&self) -> KmsHealth {
+        self.meters();
         let count = |(kind, count): (KmsFailureKind, &AtomicU64)| (kind, count.load(Ordering::Relaxed));
         let failures = KmsFailureKind::ALL.into_iter().zip(&self.failures).map(count);
         KmsHealth {
@@ -103,10 +110,16 @@ impl Gate {
 
     fn count(&self, kind: KmsFailureKind) {
         self.failures[kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.meters().count_failure(kind.as_str());
+    }
+
+    fn meters(&self) -> &PlaceMeters {
+        self.meters.get_or_init(|| PlaceMeters::new(&self.place, KmsFailureKind::ALL.iter().map(|kind| kind.as_str())))
     }
 
     fn set(&self, state: KmsState) {
         self.state.store(state as u8, Ordering::Relaxed);
+        self.meters().down.set(if state.is_usable() { 0.0 } else { 1.0 });
     }
 
     fn answered(&self) {

@@ -56,6 +56,32 @@ impl StoreMeters {
     }
 }
 
+/// What is measured of one place that keeps the master key.
+pub(crate) struct PlaceMeters {
+    pub(crate) down: Gauge,
+    pub(crate) missed_wraps: Counter,
+    failures: Vec<(&'static str, Counter)>,
+}
+
+impl PlaceMeters {
+    /// Registers those of `place`, which may fail in these ways.
+    pub(crate) fn new(place: &str, classes: impl Iterator<Item = &'static str>) -> Self {
+        let of = || place.to_owned();
+        Self {
+            down: gauge!(keys::KMS_DOWN, "place" => of()),
+            missed_wraps: counter!(keys::KMS_MISSED, "place" => of()),
+            failures: classes
+                .map(|class| (class, counter!(keys::KMS_FAILURES, "place" => of(), "class" => class)))
+                .collect(),
+        }
+    }
+
+    /// Counts a call that failed.
+    pub(crate) fn count_failure(&self, class: &'static str) {
+        count(&self.failures, class);
+    }
+}
+
 /// Durations of the calls to a service, one histogram for each kind of call.
 #[derive(Clone)]
 pub(crate) struct CallMeters<const CALLS: usize>([Histogram; CALLS]);

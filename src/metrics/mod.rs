@@ -8,6 +8,6 @@ mod meters;
 mod names;
 mod sampling;
 
-pub(crate) use meters::{CacheMeters, CallMeters, KeyMeters, Meters, StoreMeters};
+pub(crate) use meters::{CacheMeters, CallMeters, KeyMeters, Meters, PlaceMeters, StoreMeters};
 pub(crate) use names::{describe, mailbox_pending, secret};
 pub(crate) use sampling::{Stopwatch, Timed};

@@ -41,6 +41,9 @@ pub(super) mod keys {
     pub(in super::super) const STORE_FAILURES: &str = "keyward_metastore_failures_total";
     pub(in super::super) const LOST_REPLIES: &str = "keyward_metastore_lost_replies_total";
     pub(in super::super) const BREAKER_OPEN: &str = "keyward_metastore_breaker_open";
+    pub(in super::super) const KMS_FAILURES: &str = "keyward_kms_failures_total";
+    pub(in super::super) const KMS_DOWN: &str = "keyward_kms_down";
+    pub(in super::super) const KMS_MISSED: &str = "keyward_kms_missed_wraps_total";
     pub(in super::super) const AUDIT_DROPPED: &str = "keyward_audit_dropped_total";
 }
 
@@ -89,5 +92,8 @@ pub(crate) fn describe() {
     describe_counter!(keys::STORE_FAILURES, "Attempts at calls to a metastore that failed, by class");
     describe_counter!(keys::LOST_REPLIES, "Inserts whose reply was lost, so that it was looked what became of them");
     describe_gauge!(keys::BREAKER_OPEN, "1 while a metastore is not asked because it kept failing");
+    describe_counter!(keys::KMS_FAILURES, "Calls to a place that keeps the master key that failed, by class");
+    describe_gauge!(keys::KMS_DOWN, "1 while a place that keeps the master key does not answer");
+    describe_counter!(keys::KMS_MISSED, "System keys that are stored and that this place cannot open");
     describe_counter!(keys::AUDIT_DROPPED, "Audit events that were dropped because the queue was full");
 }
