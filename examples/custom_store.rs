@@ -17,8 +17,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use keyward::kms::StaticKms;
-use keyward::stores::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
+use keyward::stores::{KeyAdmin, KeyRow, Metastore, Replacement, Revocation, StoreError, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta, SessionFactory, TOMBSTONE_CREATED};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, RedisError, Script};
@@ -99,6 +101,30 @@ impl RedisMetastore {
         Ok(rows)
     }
 
+    /// Sets a field of the record that was read, if nobody has changed the record since; all other fields stay, those that
+    /// Keyward does not know too.
+    async fn set(
+        &self,
+        operation: &'static str,
+        key: &KeyMeta,
+        before: &str,
+        (field, value): (&str, String),
+    ) -> Result<bool, StoreError> {
+        let mut record: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(before).map_err(|error| corrupt(key, error))?;
+        record.insert(field.to_owned(), RawValue::from_string(value).map_err(|error| corrupt(key, error))?);
+        let after = serde_json::to_string(&record).map_err(|error| corrupt(key, error))?;
+        let script = Script::new(REPLACE);
+        let mut call = script.key(hash(&key.id));
+        call.arg(key.created).arg(before).arg(after);
+        call.invoke_async(&mut self.connection.clone()).await.map_err(self.failed(operation))
+    }
+
+    /// Reads the text of one version of a key.
+    async fn text(&self, operation: &'static str, key: &KeyMeta) -> Result<Option<String>, StoreError> {
+        self.connection.clone().hget(hash(&key.id), key.created).await.map_err(self.failed(operation))
+    }
+
     fn failed(&self, operation: &'static str) -> impl FnOnce(RedisError) -> StoreError + '_ {
         move |error| failure(operation, &self.place, &error)
     }
@@ -107,9 +133,7 @@ impl RedisMetastore {
 #[async_trait]
 impl Metastore for RedisMetastore {
     async fn load(&self, key: &KeyMeta) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
-        let text: Option<String> =
-            self.connection.clone().hget(hash(&key.id), key.created).await.map_err(self.failed("loading a key"))?;
-        text.map(|text| read(key, &text)).transpose()
+        self.text("loading a key", key).await?.map(|text| read(key, &text)).transpose()
     }
 
     async fn load_latest(&self, id: &KeyId) -> Result<Option<EnvelopeKeyRecord>, StoreError> {
@@ -172,35 +196,35 @@ impl KeyAdmin for RedisMetastore {
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+        let operation = "revoking a key";
         loop {
-            let text: Option<String> = self
-                .connection
-                .clone()
-                .hget(hash(&key.id), key.created)
-                .await
-                .map_err(self.failed("revoking a key"))?;
-            let Some(before) = text else { return Ok(Revocation::NotFound) };
+            let Some(before) = self.text(operation, key).await? else { return Ok(Revocation::NotFound) };
             if read(key, &before)?.revoked {
                 return Ok(Revocation::AlreadyRevoked);
             }
-            // All other fields stay, those that Keyward does not know too.
-            let mut record: BTreeMap<String, Box<RawValue>> =
-                serde_json::from_str(&before).map_err(|error| corrupt(key, error))?;
-            record.insert(
-                "Revoked".to_owned(),
-                RawValue::from_string("true".to_owned()).map_err(|error| corrupt(key, error))?,
-            );
-            let after = serde_json::to_string(&record).map_err(|error| corrupt(key, error))?;
-            let replaced: bool = Script::new(REPLACE)
-                .key(hash(&key.id))
-                .arg(key.created)
-                .arg(before)
-                .arg(after)
-                .invoke_async(&mut self.connection.clone())
-                .await
-                .map_err(self.failed("revoking a key"))?;
-            if replaced {
+            if self.set(operation, key, &before, ("Revoked", "true".to_owned())).await? {
                 return Ok(Revocation::Revoked);
+            }
+        }
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        let operation = "replacing a wrapped key";
+        if new.is_empty() {
+            let (advice, source) = (Some("give it a wrapped key"), "the one to put in place is empty".into());
+            return Err(StoreError::Permanent { operation, advice, source });
+        }
+        loop {
+            let Some(before) = self.text(operation, key).await? else { return Ok(Replacement::NotFound) };
+            let record = read(key, &before)?;
+            if record.is_tombstone() {
+                return Ok(Replacement::NotFound);
+            }
+            if record.encrypted_key != old {
+                return Ok(Replacement::Changed);
+            }
+            if self.set(operation, key, &before, ("Key", format!("\"{}\"", STANDARD.encode(new)))).await? {
+                return Ok(Replacement::Replaced);
             }
         }
     }

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keyward::stores::{KeyAdmin, KeyRow, Revocation, StoreError};
+use keyward::stores::{KeyAdmin, KeyRow, Replacement, Revocation, StoreError};
 use keyward::{
     CacheScope, CryptoPolicy, DataRowRecord, EnvelopeKeyRecord, Error, KeyId, KeyKind, KeyMeta, Keys, SessionFactory,
 };
@@ -183,6 +183,10 @@ impl KeyAdmin for Forgetful {
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         self.0.shred(id, tombstone).await.and(Err(lost()))
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        self.0.replace_wrapped_key(key, old, new).await.and(Err(lost()))
     }
 }
 

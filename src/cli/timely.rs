@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keyward::stores::{KeyAdmin, KeyRow, Revocation, StoreError};
+use keyward::stores::{KeyAdmin, KeyRow, Replacement, Revocation, StoreError};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta};
 use tokio::time::timeout;
 
@@ -57,5 +57,9 @@ impl KeyAdmin for Timely {
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         within("shred a key", &self.place, SHREDDING, self.store.shred(id, tombstone)).await
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        within("replace a wrapped key", &self.place, CALL, self.store.replace_wrapped_key(key, old, new)).await
     }
 }

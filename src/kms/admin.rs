@@ -10,7 +10,7 @@ use super::{KmsError, KmsFailure};
 
 /// What operators ask of a key management service.
 ///
-/// Nothing here changes a metastore: `KeyAdmin::replace_wrapped_key` does.
+/// Nothing here changes a metastore: [`KeyAdmin::replace_wrapped_key`](crate::stores::KeyAdmin::replace_wrapped_key) does.
 #[async_trait]
 pub trait KmsAdmin: Send + Sync + 'static {
     /// Has each place that keeps the master key do what encrypting and decrypting will ask of it, with a key made for this.

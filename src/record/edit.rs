@@ -38,6 +38,23 @@ pub(crate) fn with_revoked(json: &[u8]) -> Result<String, RecordError> {
     write().map_err(|error| not_json(&error))
 }
 
+/// Returns the JSON text of an envelope key record with another wrapped key; all other fields stand there as they did, in
+/// their order.
+///
+/// # Errors
+/// [`RecordError`] when the text is no JSON object.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn with_wrapped_key(json: &[u8], encrypted_key: &[u8]) -> Result<String, RecordError> {
+    let write = || {
+        let Fields(mut fields) = serde_json::from_slice(json)?;
+        for (_, value) in fields.iter_mut().filter(|(name, _)| name == KEY) {
+            *value = to_raw_value(&base64_text(encrypted_key))?;
+        }
+        serde_json::to_string(&Fields(fields))
+    };
+    write().map_err(|error| not_json(&error))
+}
+
 /// Returns the JSON text of a data row record whose key is wrapped by another intermediate key; all other fields stand there
 /// as they did, in their order.
 ///
@@ -102,6 +119,8 @@ mod tests {
     use super::*;
     use crate::ids::KeyId;
     use crate::record::DataRowRecord;
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    use crate::record::EnvelopeKeyRecord;
 
     #[test]
     fn a_canonical_record_stays_canonical_under_another_key() {
@@ -142,6 +161,30 @@ mod tests {
         }
         for no_object in ["", "{", "null", "[]", "5", r#"{"Key":"A"}x"#, "\u{0}"] {
             assert!(with_revoked(no_object.as_bytes()).is_err(), "{no_object}");
+            assert!(with_wrapped_key(no_object.as_bytes(), &[1]).is_err(), "{no_object}");
         }
+    }
+
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    #[test]
+    fn another_wrapped_key_leaves_every_other_field_as_it_was() {
+        let cases = [
+            (
+                r#"{"Revoked":true,"Created":5,"Key":"AAEC","ParentKeyMeta":{"KeyId":"a","Created":3}}"#,
+                r#"{"Revoked":true,"Created":5,"Key":"AQI=","ParentKeyMeta":{"KeyId":"a","Created":3}}"#,
+            ),
+            (
+                r#" { "New" : [{"x":1e999}], "K\u0065y" : "AA\nEC", "key":"B", "Created":5 } "#,
+                r#"{"New":[{"x":1e999}],"Key":"AQI=","key":"B","Created":5}"#,
+            ),
+            (r#"{"Inner":{"Key":"A"},"Key":null}"#, r#"{"Inner":{"Key":"A"},"Key":"AQI="}"#),
+            ("{}", "{}"),
+        ];
+        for (before, after) in cases {
+            assert_eq!(with_wrapped_key(before.as_bytes(), &[1, 2]).as_deref(), Ok(after), "{before}");
+        }
+        let record = EnvelopeKeyRecord { created: 5, encrypted_key: vec![7; 60], parent_key: None, revoked: true };
+        let changed = EnvelopeKeyRecord { encrypted_key: vec![8; 61], ..record.clone() };
+        assert_eq!(with_wrapped_key(record.to_json().as_bytes(), &[8; 61]), Ok(changed.to_json()));
     }
 }

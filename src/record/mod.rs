@@ -18,7 +18,7 @@ pub(crate) use canonical::base64_text;
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
 pub(crate) use edit::with_parent;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub(crate) use edit::with_revoked;
+pub(crate) use edit::{with_revoked, with_wrapped_key};
 #[cfg(feature = "aws")]
 pub(crate) use tolerant::base64;
 

@@ -5,8 +5,8 @@ use std::sync::{PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::rows::check_tombstone;
-use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
+use super::rows::{check_tombstone, check_wrapped_key, judge_replacement};
+use super::{KeyAdmin, KeyRow, Metastore, Replacement, Revocation, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
@@ -139,6 +139,18 @@ impl KeyAdmin for InMemoryMetastore {
             let only = BTreeMap::from([(TOMBSTONE_CREATED, stays.unwrap_or_else(|| tombstone.clone()))]);
             let destroyed = std::mem::replace(versions, only);
             destroyed.into_keys().map(|created| KeyMeta { id: id.clone(), created }).collect()
+        }))
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        check_wrapped_key("replacing a wrapped key in memory", new)?;
+        Ok(self.change(|rows| {
+            let record = rows.get_mut(&key.id).and_then(|versions| versions.get_mut(&key.created));
+            let Some(record) = record else { return Replacement::NotFound };
+            judge_replacement(record, old, new).unwrap_or_else(|| {
+                record.encrypted_key = new.to_vec();
+                Replacement::Replaced
+            })
         }))
     }
 }

@@ -142,6 +142,27 @@ pub trait KeyAdmin: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; the key may be destroyed or not, and shredding again finds out.
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError>;
+
+    /// Puts `new` in the place of the wrapped key of one version of a key, if that is still `old`: the same key, wrapped in
+    /// another way. A [tombstone](EnvelopeKeyRecord::is_tombstone) has none, and is [`Replacement::NotFound`].
+    ///
+    /// Everything else in its record is kept, fields that this crate does not know too.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a row that is no key record is [`StoreError::Corrupt`] and left as it is. `new` may not be empty.
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError>;
+}
+
+/// What became of a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Replacement {
+    /// The new wrapped key is stored.
+    Replaced,
+    /// The wrapped key was another one; nothing was changed.
+    Changed,
+    /// There is no such key.
+    NotFound,
 }
 
 /// What became of a revocation.
@@ -208,5 +229,9 @@ impl<A: KeyAdmin + ?Sized> KeyAdmin for Arc<A> {
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         (**self).shred(id, tombstone).await
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        (**self).replace_wrapped_key(key, old, new).await
     }
 }

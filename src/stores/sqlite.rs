@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows::check_tombstone;
-use super::sqlite_admin::{LISTING, REVOKING, SHREDDING};
+use super::rows::{check_tombstone, check_wrapped_key, revoke, rewrap};
+use super::sqlite_admin::{LISTING, REPLACING, REVOKING, SHREDDING};
 use super::sqlite_table::{LOADING, OPENING, STORING, Table, in_file};
-use super::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
+use super::{KeyAdmin, KeyRow, Metastore, Replacement, Revocation, StoreError, StoreOutcome};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 
@@ -201,13 +201,23 @@ impl KeyAdmin for SqliteMetastore {
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
         let key = key.clone();
-        self.run(REVOKING, move |table| table.revoke(&key)).await
+        let edit = move |table: &mut Table| table.edit(REVOKING, &key, Revocation::NotFound, |text| revoke(&key, text));
+        self.run(REVOKING, edit).await
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         check_tombstone(SHREDDING, tombstone)?;
         let (id, tombstone) = (id.clone(), tombstone.clone());
         self.run(SHREDDING, move |table| table.shred(&id, &tombstone)).await
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        check_wrapped_key(REPLACING, new)?;
+        let (key, old, new) = (key.clone(), old.to_vec(), new.to_vec());
+        let edit = move |table: &mut Table| {
+            table.edit(REPLACING, &key, Replacement::NotFound, |text| rewrap(&key, text, &old, &new))
+        };
+        self.run(REPLACING, edit).await
     }
 }
 

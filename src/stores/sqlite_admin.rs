@@ -1,17 +1,18 @@
-//! What operators do in the SQLite table: list, revoke, shred. Blocking, as all of `Table`.
+//! What operators do in the SQLite table: list, revoke, shred, replace wrapped keys. Blocking, as all of `Table`.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
-use super::rows::{corrupt, is_buried, revoked_text};
+use super::rows::{Edit, corrupt, is_buried};
 use super::sqlite_table::{EXACT, FIRST, LAST, SELECT, Table, failure, read};
-use super::{KeyRow, Revocation, StoreError};
+use super::{KeyRow, StoreError};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 
 pub(super) const LISTING: &str = "listing keys in SQLite";
 pub(super) const REVOKING: &str = "revoking a key in SQLite";
 pub(super) const SHREDDING: &str = "shredding a key in SQLite";
+pub(super) const REPLACING: &str = "replacing a wrapped key in SQLite";
 const ERASING: &str = "erasing a shredded key from the SQLite file";
 
 // The first condition is implied by the second; it is the one that the primary key's index serves.
@@ -46,19 +47,26 @@ impl Table {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    pub(super) fn revoke(&mut self, key: &KeyMeta) -> Result<Revocation, StoreError> {
+    /// Changes the text of a record as `edit` says; `absent` when there is none.
+    pub(super) fn edit<R>(
+        &mut self,
+        operation: &'static str,
+        key: &KeyMeta,
+        absent: R,
+        edit: impl FnOnce(&[u8]) -> Result<Edit<R>, StoreError>,
+    ) -> Result<R, StoreError> {
         if !(FIRST..=LAST).contains(&key.created) {
-            return Ok(Revocation::NotFound); // no such row can have been stored
+            return Ok(absent); // no such row can have been stored
         }
-        self.changing(REVOKING, |change| {
-            let Some(text) = text_of(change, key)? else { return Ok(Ok(Revocation::NotFound)) };
-            let text = match text.and_then(|text| revoked_text(key, &text)) {
-                Ok(Some(text)) => text,
-                Ok(None) => return Ok(Ok(Revocation::AlreadyRevoked)),
+        self.changing(operation, |change| {
+            let Some(text) = text_of(change, key)? else { return Ok(Ok(absent)) };
+            let (text, outcome) = match text.and_then(|text| edit(&text)) {
+                Ok(Edit::Write(text, outcome)) => (text, outcome),
+                Ok(Edit::Leave(outcome)) => return Ok(Ok(outcome)),
                 Err(corrupt) => return Ok(Err(corrupt)),
             };
             change.execute(&format!("{UPDATE}{EXACT}"), params![key.id.as_str(), key.created, text])?;
-            Ok(Ok(Revocation::Revoked))
+            Ok(Ok(outcome))
         })
     }
 

@@ -34,14 +34,20 @@ pub(crate) async fn a_corrupt_row_does_not_end_a_listing(stage: Stage) -> TestRe
     Ok(())
 }
 
-pub(crate) async fn a_corrupt_row_is_not_revoked_and_can_be_shredded(stage: Stage) -> TestResult {
+pub(crate) async fn a_corrupt_row_is_not_changed_and_can_be_shredded(stage: Stage) -> TestResult {
     for (id, text) in CORRUPT {
         if !stage.write(id, 5, text).await? {
             continue;
         }
         let before = stage.text(id, 5).await?;
-        let error = stage.store.revoke(&key(id, 5)).await.expect_err(id);
-        assert!(matches!(&error, StoreError::Corrupt { created: Some(5), id: named, .. } if named == id), "{error}");
+        let revoked = stage.store.revoke(&key(id, 5)).await.expect_err(id);
+        let replaced = stage.store.replace_wrapped_key(&key(id, 5), &[0, 1, 2], b"new").await.expect_err(id);
+        for error in [revoked, replaced] {
+            assert!(
+                matches!(&error, StoreError::Corrupt { created: Some(5), id: named, .. } if named == id),
+                "{error}"
+            );
+        }
         assert_eq!(stage.text(id, 5).await?, before, "it is left as it is");
         assert_eq!(stage.store.shred(&KeyId::new(id), &tombstone()).await?, [key(id, 5)]);
         assert_eq!(stage.rows_of(id).await?, [tombstone()], "{id}");

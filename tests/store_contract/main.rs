@@ -1,6 +1,7 @@
 //! What every metastore must do, told once and run against each of them.
 //!
-//! * `loading.rs`: what encryption needs. `operating.rs`: what operators need. `corrupt.rs`: rows that are no records.
+//! * `loading.rs`: what encryption needs. `operating.rs`, `replacing.rs`: what operators need. `corrupt.rs`: rows that are no
+//!   records.
 //! * `stage.rs`: a fresh store. One file per store says how to make one, and how to write behind its back.
 
 mod corrupt;
@@ -21,6 +22,7 @@ mod mysql_support;
 mod operating;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod replacing;
 #[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
 #[path = "../servers/mod.rs"]
 mod servers;
@@ -75,7 +77,12 @@ macro_rules! contract {
             operating::an_arc_of_a_store_is_one
             corrupt::a_corrupt_row_is_never_absent
             corrupt::a_corrupt_row_does_not_end_a_listing
-            corrupt::a_corrupt_row_is_not_revoked_and_can_be_shredded
+            replacing::a_replacement_says_what_became_of_it
+            replacing::a_replaced_wrapped_key_keeps_the_rest_of_its_record
+            replacing::a_tombstone_gets_no_wrapped_key_and_no_key_becomes_one
+            replacing::of_many_replacers_one_wins
+            replacing::a_revocation_beside_a_replacement_loses_neither
+            corrupt::a_corrupt_row_is_not_changed_and_can_be_shredded
             $($group::$story)*
         }
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keyward::stores::{KeyAdmin, Revocation, StoreError, StoreOutcome};
+use keyward::stores::{KeyAdmin, Replacement, Revocation, StoreError, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyMeta, TOMBSTONE_CREATED};
 
 use crate::stage::{Stage, TestResult, key, record, tombstone};
@@ -229,6 +229,7 @@ pub(crate) async fn an_arc_of_a_store_is_one(stage: Stage) -> TestResult {
     async fn story<A: KeyAdmin>(store: A) -> TestResult {
         assert_eq!(store.list(None, 9).await?.len(), 1);
         assert_eq!(store.revoke(&key("alice", 5)).await?, Revocation::Revoked);
+        assert_eq!(store.replace_wrapped_key(&key("alice", 5), b"k", b"l").await?, Replacement::Replaced);
         assert_eq!(store.shred(&KeyId::new("alice"), &tombstone()).await?, [key("alice", 5)]);
         Ok(())
     }

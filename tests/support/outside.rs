@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use keyward::kms::{KeyManagementService, KmsError, StaticKms, SystemKey};
-use keyward::stores::{KeyAdmin, KeyRow, Metastore, Revocation, StoreError, StoreOutcome};
+use keyward::stores::{KeyAdmin, KeyRow, Metastore, Replacement, Revocation, StoreError, StoreOutcome};
 use keyward::{EnvelopeKeyRecord, KeyId, KeyKind, KeyMeta, TOMBSTONE_CREATED};
 use secrecy::SecretSlice;
 use tokio::sync::{Semaphore, watch};
@@ -288,6 +288,17 @@ impl KeyAdmin for Recorder {
             rows.insert(KeyMeta { id: id.clone(), created: TOMBSTONE_CREATED }, tombstone.clone());
         }
         Ok(destroyed)
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        Ok(match lock(&self.rows).get_mut(key).filter(|row| !row.is_tombstone()) {
+            None => Replacement::NotFound,
+            Some(row) if row.encrypted_key != old => Replacement::Changed,
+            Some(row) => {
+                row.encrypted_key = new.to_vec();
+                Replacement::Replaced
+            }
+        })
     }
 }
 

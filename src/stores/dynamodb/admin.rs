@@ -1,24 +1,26 @@
-//! What operators do: list, revoke, shred.
+//! What operators do: list, revoke, shred, replace wrapped keys.
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
-use super::failures::{LISTING, REVOKING, SHREDDING, failure};
-use super::item::{CREATED, ID, Item, address, item, key_of, number, read, read_as_revoked, row, text};
+use super::failures::{LISTING, REPLACING, REVOKING, SHREDDING, failure};
+use super::item::{CREATED, ID, Item, address, item, key_of, key_text, number, read, read_as_revoked, row, text};
 use super::store::{ATTRIBUTES, DynamoDbMetastore, Table};
 use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
-use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED, base64_text};
 use crate::stores::place::transient;
-use crate::stores::rows::check_tombstone;
-use crate::stores::{KeyAdmin, KeyRow, Revocation};
+use crate::stores::rows::{check_tombstone, check_wrapped_key, corrupt, judge_replacement};
+use crate::stores::{KeyAdmin, KeyRow, Replacement, Revocation};
 
 /// Items of one page; a page ends at 1 MiB anyway.
 const PAGE: usize = 1000;
 
-/// How often a revocation that others come between is begun anew.
+/// How often a change that others come between is begun anew.
 const ATTEMPTS: usize = 16;
 
 /// How often it is looked for rows of a shredded key. Once finds all that anybody encrypts under, see [`Table::look`]; those
@@ -28,6 +30,9 @@ const ROUNDS: usize = 3;
 // Nothing but this field changes, so nobody's change is lost.
 const REVOKE: &str = "SET KeyRecord.Revoked = :true";
 const IS_RECORD: &str = "attribute_exists(Id) AND attribute_type(KeyRecord, :map)";
+// The text that was read, whatever its base64 looks like. A comparison with what is missing is false.
+const REPLACE: &str = "SET KeyRecord.#key = :new";
+const IS_AS_READ: &str = "KeyRecord.#key = :old";
 // A tombstone that is there is kept, whatever else is there is overwritten. A comparison with what is missing is false.
 const IS_NO_TOMBSTONE: &str = "attribute_not_exists(Id) OR \
     NOT (KeyRecord.Created = :created AND KeyRecord.#key = :nothing AND KeyRecord.Revoked = :true)";
@@ -86,11 +91,8 @@ impl KeyAdmin for DynamoDbMetastore {
                 .await;
             match answer {
                 Ok(_) => return Ok(Revocation::Revoked),
-                Err(error)
-                    if error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
-                {
-                    // It was deleted, or replaced by what is no record, since it was read.
-                }
+                // It was deleted, or replaced by what is no record, since it was read.
+                Err(error) if is_other(&error) => {}
                 Err(error) => return Err(failure(REVOKING, &table.place, &error)),
             }
         }
@@ -114,6 +116,39 @@ impl KeyAdmin for DynamoDbMetastore {
         destroyed.dedup();
         Ok(destroyed)
     }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        check_wrapped_key(REPLACING, new)?;
+        let table = &self.table;
+        for _ in 0..ATTEMPTS {
+            let Some(before) = table.load(REPLACING, key).await? else { return Ok(Replacement::NotFound) };
+            if let Some(outcome) = judge_replacement(&read(key, &before)?, old, new) {
+                return Ok(outcome);
+            }
+            let before = key_text(&before).ok_or_else(|| corrupt(key, "it has no key"))?;
+            let request = table.client().update_item().table_name(table.name()).set_key(Some(address(key)));
+            let answer = request
+                .update_expression(REPLACE)
+                .condition_expression(IS_AS_READ)
+                .expression_attribute_names("#key", "Key")
+                .expression_attribute_values(":old", text(before))
+                .expression_attribute_values(":new", text(base64_text(new)))
+                .send()
+                .await;
+            match answer {
+                Ok(_) => return Ok(Replacement::Replaced),
+                // Its key is another text since it was read, or it is gone.
+                Err(error) if is_other(&error) => {}
+                Err(error) => return Err(failure(REPLACING, &table.place, &error)),
+            }
+        }
+        Err(transient(REPLACING, &table.place, None, "the row changes all the time"))
+    }
+}
+
+/// Whether an update found an item other than the one that its condition asks for.
+fn is_other(error: &SdkError<UpdateItemError, HttpResponse>) -> bool {
+    error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception)
 }
 
 impl Table {

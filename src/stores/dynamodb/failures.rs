@@ -15,6 +15,7 @@ pub(super) const STORING: &str = "storing a key in DynamoDB";
 pub(super) const LISTING: &str = "listing keys in DynamoDB";
 pub(super) const REVOKING: &str = "revoking a key in DynamoDB";
 pub(super) const SHREDDING: &str = "shredding a key in DynamoDB";
+pub(super) const REPLACING: &str = "replacing a wrapped key in DynamoDB";
 pub(super) const INSPECTING: &str = "looking at the key table in DynamoDB";
 pub(super) const MIGRATING: &str = "changing the key table in DynamoDB";
 
@@ -74,7 +75,7 @@ fn advice(operation: &'static str, code: &str) -> Option<(bool, Option<&'static 
 fn rights(operation: &'static str) -> &'static str {
     match operation {
         LISTING => "allow dynamodb:Scan and dynamodb:Query on the table",
-        REVOKING => "allow dynamodb:GetItem and dynamodb:UpdateItem on the table",
+        REVOKING | REPLACING => "allow dynamodb:GetItem and dynamodb:UpdateItem on the table",
         SHREDDING => "allow dynamodb:Query, dynamodb:PutItem and dynamodb:DeleteItem on the table",
         INSPECTING => "allow dynamodb:DescribeTable on the table",
         MIGRATING => "allow dynamodb:CreateTable, DescribeTable, UpdateTable and UpdateContinuousBackups on the table",
@@ -107,6 +108,7 @@ mod tests {
             (STORING, "PutItem"),
             (LISTING, "Scan"),
             (REVOKING, "UpdateItem"),
+            (REPLACING, "UpdateItem"),
             (SHREDDING, "DeleteItem"),
             (INSPECTING, "DescribeTable"),
             (MIGRATING, "UpdateContinuousBackups"),

@@ -91,6 +91,11 @@ pub(super) fn read_as_revoked(key: &KeyMeta, mut item: Item) -> Result<EnvelopeK
     read(key, &item)
 }
 
+/// Returns the base64 of the wrapped key as it stands in an item.
+pub(super) fn key_text(item: &Item) -> Option<&str> {
+    item.get(KEY_RECORD)?.as_m().ok()?.get(KEY)?.as_s().ok().map(String::as_str)
+}
+
 /// Takes what other implementations have written: `Revoked` and `ParentKeyMeta` may be NULL, `Revoked` 0 or 1, the base64
 /// broken into lines; unknown attributes are passed over.
 fn record(item: &Item) -> Result<EnvelopeKeyRecord, Fault> {

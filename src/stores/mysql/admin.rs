@@ -1,4 +1,4 @@
-//! What operators do in the table in MySQL or MariaDB: list, revoke, shred.
+//! What operators do in the table in MySQL or MariaDB: list, revoke, shred, replace wrapped keys.
 
 use mysql_async::{Params, Value};
 
@@ -6,14 +6,15 @@ use super::pool::Connection;
 use super::table::{Found, SELECT, exact, find, insert, same_id, same_text, select};
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
+use crate::stores::rows::{Edit, is_buried};
 use crate::stores::rows::{FIRST, LAST};
-use crate::stores::rows::{is_buried, revoked_text};
 use crate::stores::utc::digits;
-use crate::stores::{KeyRow, Revocation, StoreError, StoreOutcome};
+use crate::stores::{KeyRow, StoreError, StoreOutcome};
 
 pub(super) const LISTING: &str = "listing keys in MySQL";
 pub(super) const REVOKING: &str = "revoking a key in MySQL";
 pub(super) const SHREDDING: &str = "shredding a key in MySQL";
+pub(super) const REPLACING: &str = "replacing a wrapped key in MySQL";
 
 /// How often a change is tried that somebody else gets in the way of.
 const ATTEMPTS: usize = 16;
@@ -74,15 +75,24 @@ pub(super) async fn versions(connection: &mut Connection, id: &KeyId) -> Result<
     Ok(rows.iter().filter_map(key_row).collect())
 }
 
-/// Changes the record of a key to say that it is revoked, unless somebody else changes it meanwhile: then once more.
-pub(super) async fn revoke(connection: &mut Connection, key: &KeyMeta) -> Result<Revocation, StoreError> {
+/// Changes the text of a record as `edit` says, unless somebody else changes it meanwhile: then once more; `absent` when there
+/// is none.
+pub(super) async fn edit<R>(
+    connection: &mut Connection,
+    key: &KeyMeta,
+    absent: R,
+    edit: impl Fn(&[u8]) -> Result<Edit<R>, StoreError>,
+) -> Result<R, StoreError> {
     for _attempt in 0..ATTEMPTS {
         let row = find(connection, key).await?.filter(|row| row.created == Some(key.created));
-        let Some(row) = row else { return Ok(Revocation::NotFound) };
+        let Some(row) = row else { return Ok(absent) };
         let before = row.text(key)?;
-        let Some(after) = revoked_text(key, before)? else { return Ok(Revocation::AlreadyRevoked) };
+        let (after, outcome) = match edit(before)? {
+            Edit::Write(after, outcome) => (after, outcome),
+            Edit::Leave(outcome) => return Ok(outcome),
+        };
         if replace(connection, key, Some(before), &after).await? {
-            return Ok(Revocation::Revoked);
+            return Ok(outcome);
         }
     }
     Err(connection.hitch("others changed the record again and again"))

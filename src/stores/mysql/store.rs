@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::admin::{LISTING, REVOKING, SHREDDING, list, revoke, shred, versions};
+use super::admin::{LISTING, REPLACING, REVOKING, SHREDDING, edit, list, shred, versions};
 use super::facts::{ServerFacts, server};
 use super::options::MysqlOptions;
 use super::pool::Pool;
@@ -16,8 +16,10 @@ use super::tls::choose_provider;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
 use crate::stores::place::permanent;
-use crate::stores::rows::check_tombstone;
-use crate::stores::{KeyAdmin, KeyRow, Metastore, Revocation, SchemaAdmin, StoreError, StoreOutcome, TableReport};
+use crate::stores::rows::{check_tombstone, check_wrapped_key, revoke, rewrap};
+use crate::stores::{
+    KeyAdmin, KeyRow, Metastore, Replacement, Revocation, SchemaAdmin, StoreError, StoreOutcome, TableReport,
+};
 
 const CONNECTING: &str = "connecting to MySQL";
 
@@ -154,12 +156,19 @@ impl KeyAdmin for MysqlMetastore {
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
-        revoke(&mut self.pool.get(REVOKING).await?, key).await
+        let mut connection = self.pool.get(REVOKING).await?;
+        edit(&mut connection, key, Revocation::NotFound, |text| revoke(key, text)).await
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
         check_tombstone(SHREDDING, tombstone)?;
         shred(&mut self.pool.get(SHREDDING).await?, id, tombstone).await
+    }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        check_wrapped_key(REPLACING, new)?;
+        let mut connection = self.pool.get(REPLACING).await?;
+        edit(&mut connection, key, Replacement::NotFound, |text| rewrap(key, text, old, new)).await
     }
 }
 

@@ -1,9 +1,9 @@
-//! What operators do: list, revoke, shred.
+//! What operators do: list, revoke, shred, replace wrapped keys.
 
 use async_trait::async_trait;
 use tokio_postgres::{Error, Row};
 
-use super::failures::{LISTING, REVOKING, SHREDDING};
+use super::failures::{LISTING, REPLACING, REVOKING, SHREDDING};
 use super::pool::Lease;
 use super::store::{self, ATTEMPTS, ID, PostgresMetastore, SELECT, read};
 use super::values::{FIRST, LAST, Param};
@@ -11,8 +11,8 @@ use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
 use crate::stores::place::permanent;
-use crate::stores::rows::{check_tombstone, is_buried, revoked_text};
-use crate::stores::{KeyAdmin, KeyRow, Revocation};
+use crate::stores::rows::{Edit, check_tombstone, check_wrapped_key, is_buried, revoke, rewrap};
+use crate::stores::{KeyAdmin, KeyRow, Replacement, Revocation};
 
 // In the order of the primary key's index, which is that of the column's collation.
 const AFTER: &str = "WHERE (id, created) > ($1::text, $2) \
@@ -50,28 +50,7 @@ impl KeyAdmin for PostgresMetastore {
     }
 
     async fn revoke(&self, key: &KeyMeta) -> Result<Revocation, StoreError> {
-        if !(FIRST..=LAST).contains(&key.created) {
-            return Ok(Revocation::NotFound); // no such row can have been stored
-        }
-        let place = [Param::Text(key.id.as_str()), Param::Created(key.created)];
-        for _ in 0..ATTEMPTS {
-            let lease = self.pool.get(REVOKING).await?;
-            let text = async {
-                let sql = format!("{SELECT}{ID}AND created = $2");
-                let rows = lease.query(&sql, &self.columns, &place).await?;
-                rows.first().map(|row| row.try_get::<_, String>(2)).transpose()
-            };
-            let text = text.await;
-            let Some(before) = lease.finish(REVOKING, text)? else { return Ok(Revocation::NotFound) };
-            let Some(after) = revoked_text(key, before.as_bytes())? else { return Ok(Revocation::AlreadyRevoked) };
-            let lease = self.pool.get(REVOKING).await?;
-            let params = [place[0], place[1], Param::Record(&after), Param::Text(&before)];
-            let answer = lease.execute(&format!("{UPDATE}{ID}{AS_READ}"), &self.columns, &params).await;
-            if lease.finish(REVOKING, answer)? == 1 {
-                return Ok(Revocation::Revoked);
-            }
-        }
-        Err(permanent(REVOKING, &self.pool.place, store::UNCHANGED, format!("key {key} is still as it was")))
+        self.edit(REVOKING, key, Revocation::NotFound, |text| revoke(key, text)).await
     }
 
     async fn shred(&self, id: &KeyId, tombstone: &EnvelopeKeyRecord) -> Result<Vec<KeyMeta>, StoreError> {
@@ -80,9 +59,50 @@ impl KeyAdmin for PostgresMetastore {
         let answer = self.bury(&lease, id, tombstone).await;
         lease.finish(SHREDDING, answer)
     }
+
+    async fn replace_wrapped_key(&self, key: &KeyMeta, old: &[u8], new: &[u8]) -> Result<Replacement, StoreError> {
+        check_wrapped_key(REPLACING, new)?;
+        self.edit(REPLACING, key, Replacement::NotFound, |text| rewrap(key, text, old, new)).await
+    }
 }
 
 impl PostgresMetastore {
+    /// Changes the text of a record as `edit` says, unless somebody else changes it meanwhile: then once more; `absent` when
+    /// there is none.
+    async fn edit<R>(
+        &self,
+        operation: &'static str,
+        key: &KeyMeta,
+        absent: R,
+        edit: impl Fn(&[u8]) -> Result<Edit<R>, StoreError>,
+    ) -> Result<R, StoreError> {
+        if !(FIRST..=LAST).contains(&key.created) {
+            return Ok(absent); // no such row can have been stored
+        }
+        let place = [Param::Text(key.id.as_str()), Param::Created(key.created)];
+        for _ in 0..ATTEMPTS {
+            let lease = self.pool.get(operation).await?;
+            let text = async {
+                let sql = format!("{SELECT}{ID}AND created = $2");
+                let rows = lease.query(&sql, &self.columns, &place).await?;
+                rows.first().map(|row| row.try_get::<_, String>(2)).transpose()
+            };
+            let text = text.await;
+            let Some(before) = lease.finish(operation, text)? else { return Ok(absent) };
+            let (after, outcome) = match edit(before.as_bytes())? {
+                Edit::Write(after, outcome) => (after, outcome),
+                Edit::Leave(outcome) => return Ok(outcome),
+            };
+            let lease = self.pool.get(operation).await?;
+            let params = [place[0], place[1], Param::Record(&after), Param::Text(&before)];
+            let answer = lease.execute(&format!("{UPDATE}{ID}{AS_READ}"), &self.columns, &params).await;
+            if lease.finish(operation, answer)? == 1 {
+                return Ok(outcome);
+            }
+        }
+        Err(permanent(operation, &self.pool.place, store::UNCHANGED, format!("key {key} is still as it was")))
+    }
+
     async fn rows_of(&self, lease: &Lease<'_>, id: &KeyId) -> Result<Vec<KeyRow>, Error> {
         let sql = format!("{SELECT}{ID}{VERSIONS}");
         let rows = lease.query(&sql, &self.columns, &[Param::Text(id.as_str())]).await?;

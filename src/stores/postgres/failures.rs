@@ -15,6 +15,7 @@ pub(super) const STORING: &str = "storing a key in Postgres";
 pub(super) const LISTING: &str = "listing keys in Postgres";
 pub(super) const REVOKING: &str = "revoking a key in Postgres";
 pub(super) const SHREDDING: &str = "shredding a key in Postgres";
+pub(super) const REPLACING: &str = "replacing a wrapped key in Postgres";
 pub(super) const INSPECTING: &str = "looking at the key table in Postgres";
 pub(super) const MIGRATING: &str = "changing the key table in Postgres";
 
