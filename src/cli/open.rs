@@ -252,6 +252,10 @@ pub(super) fn open_kms(address: &KmsAddress, store_is_new: bool) -> Result<Kms, 
             Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?)
         }
         KmsAddress::Local(path) => Arc::new(LocalKms::open(path).map_err(Failure::MasterKey)?),
+        #[cfg(feature = "vault")]
+        KmsAddress::Vault(options) => {
+            Arc::new(keyward::kms::VaultKms::new((**options).clone()).map_err(Failure::MasterKey)?)
+        }
         KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
     })
 }
