@@ -10,6 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::error::Failure;
 use super::kms_address::KmsAddress;
+use super::kms_secrets::KmsSecrets;
 use super::options::Common;
 use super::settings::{Level, Settings};
 use super::store_address::StoreAddress;
@@ -58,12 +59,13 @@ impl Config {
     /// # Errors
     /// [`Failure::Config`].
     pub(super) fn load(common: Common) -> Result<Self, Failure> {
-        let file = match &common.config {
+        let mut file = match &common.config {
             Some(path) => read(path).map_err(|source| Failure::Config { path: path.clone(), source })?,
             None => Settings::default(),
         };
         let mut given = common.settings;
         given.log = level(common.verbose).or(given.log);
+        let kms_secrets = KmsSecrets::take(&mut given, &mut file);
         // A password that is given here takes precedence over a file's, whichever way either is given.
         let is_given = given.store_password.is_some() || given.store_password_file.is_some();
         let mut settings = given.or(if is_given { file.without_password() } else { file });
@@ -72,6 +74,7 @@ impl Config {
         }
         let password = settings.store_password.take();
         let mut config = Self::settle(settings);
+        kms_secrets.give_to(&mut config.kms);
         if let Some(password) = password
             && !config.store.set_password(password)
         {

@@ -15,7 +15,8 @@ use super::error::Failure;
 use super::input::{Input, Limit};
 use super::keys::all_keys;
 use super::kms_address::KmsAddress;
-use super::open::{Kms, Store, block_on, open_kms};
+use super::open::{Store, block_on};
+use super::open_kms::Kms;
 use super::options::{Demo, Visible};
 use super::output::print;
 use super::store_address::StoreAddress;
@@ -66,7 +67,7 @@ impl Stage {
         let store = Store::open(address).await?;
         let kms = if visible.kms { config.kms.clone() } else { KmsAddress::Local(folder.join("demo.key")) };
         // Its service has no keys yet, so a new master key does them no harm.
-        let kms = open_kms(&kms, true)?;
+        let kms = Kms::open(&kms, true).await?;
         let (service, place, remains) = if visible.store {
             // Keys of its own: those of others are left alone.
             let service = format!("demo{:x}", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros());
@@ -101,7 +102,7 @@ async fn tell(stage: &Stage, name: &str, payload: &[u8]) -> Result<String, Failu
     let clock = Arc::new(ManualClock::at(SystemTime::now()));
     let factory = SessionFactory::builder(&stage.service, "eu")
         .metastore(Arc::clone(&stage.store.keys))
-        .kms(Arc::clone(&stage.kms))
+        .kms(Arc::clone(&stage.kms.keys))
         .clock(Arc::clone(&clock))
         .max_payload(stage.max_payload)
         .build()

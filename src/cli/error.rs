@@ -283,7 +283,9 @@ fn exit_of_kms(error: &KmsError) -> Exit {
         KmsError::KeyFile { source: Some(error), .. } if error.kind() == ErrorKind::PermissionDenied => {
             Exit::NoPermission
         }
-        KmsError::KeyFile { .. } | KmsError::KeySize(_) | KmsError::Undecryptable => Exit::Config,
+        KmsError::KeyFile { .. } | KmsError::KeySize(_) | KmsError::Settings { .. } | KmsError::Undecryptable => {
+            Exit::Config
+        }
         KmsError::Memory(error) => exit_of_memory(error),
         KmsError::Random(_) => Exit::Software,
         other if other.is_transient() => Exit::Temporary,

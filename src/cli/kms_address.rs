@@ -14,6 +14,12 @@ const KEY: usize = 32;
 pub(super) enum KmsAddress {
     /// A file of 32 bytes.
     Local(PathBuf),
+    /// Keys of AWS KMS, in one region or several.
+    #[cfg(feature = "aws-kms")]
+    Aws(Box<keyward::kms::AwsKmsOptions>),
+    /// A Transit key of Vault or OpenBao.
+    #[cfg(feature = "vault")]
+    Vault(Box<keyward::kms::VaultOptions>),
     /// The key itself.
     Static(Zeroizing<[u8; KEY]>),
 }
@@ -21,10 +27,19 @@ pub(super) enum KmsAddress {
 /// Why a text names no key management service. Never repeats what may be a key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KmsAddressError {
-    #[error("the key management service {0:?} is not in this build, which knows `local:PATH` and `static:HEX`")]
+    #[error("the key management service {0:?} is not in this build")]
     NotBuilt(&'static str),
-    #[error("not the name of a key management service; this build knows `local:PATH` and `static:HEX`")]
+    #[error(
+        "not the name of a key management service, which is local:PATH, aws:REGION=ARN,…, vault:https://HOST:PORT/KEY \
+         or static:HEX"
+    )]
     Unknown,
+    #[cfg(feature = "aws-kms")]
+    #[error("{0}")]
+    Aws(String),
+    #[cfg(feature = "vault")]
+    #[error(transparent)]
+    Address(#[from] keyward::stores::AddressError),
     #[error("`local:` must be followed by the path of a file")]
     NoPath,
     #[error("a static master key has 64 hex digits, not {0}")]
@@ -44,6 +59,14 @@ impl std::str::FromStr for KmsAddress {
         match scheme {
             "local" if rest.is_empty() => Err(KmsAddressError::NoPath),
             "local" => Ok(Self::Local(rest.into())),
+            #[cfg(feature = "aws-kms")]
+            "aws" => {
+                let options =
+                    rest.parse().map_err(|error: keyward::kms::KmsError| KmsAddressError::Aws(error.to_string()))?;
+                Ok(Self::Aws(Box::new(options)))
+            }
+            #[cfg(feature = "vault")]
+            "vault" => Ok(Self::Vault(Box::new(text.parse()?))),
             "static" => Ok(Self::Static(hex_key(rest)?)),
             other => Err(match OTHER_SERVICES.into_iter().find(|known| *known == other) {
                 Some(known) => KmsAddressError::NotBuilt(known),

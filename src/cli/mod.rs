@@ -4,7 +4,7 @@
 //! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `migrate.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
 //!   they do when a signal ends them.
 //! * `settings.rs` are the options that all share, in their text forms; `store_address.rs` and `kms_address.rs`
-//!   are what `--store` and `--kms` name, parsed by a `quiet.rs` that repeats no secret;   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
+//!   are what `--store` and `--kms` name, `kms_secrets.rs` what a service takes as a login; parsed by a `quiet.rs` that repeats no secret;   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
 //! * `timely.rs` ends calls of operators that a server does not.
 //! * `format.rs` is how records look outside; `input.rs` and `output.rs` read and write files and pipes, with a
 //!   `progress.rs`; `table.rs` lists keys; `time.rs` is how instants look.
@@ -25,8 +25,10 @@ mod format;
 mod input;
 mod keys;
 mod kms_address;
+mod kms_secrets;
 mod migrate;
 mod open;
+mod open_kms;
 mod options;
 mod output;
 mod progress;

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward::kms::{KeyManagementService, LocalKms, StaticKms};
 use keyward::stores::{InMemoryMetastore, KeyAdmin, Metastore, SchemaAdmin, SqliteMetastore};
 use keyward::{CryptoPolicy, Session, SessionFactory};
 use tokio::runtime::Runtime;
@@ -14,11 +13,10 @@ use super::config::Config;
 use super::ending::Ending;
 use super::error::Failure;
 use super::kms_address::KmsAddress;
+use super::open_kms::Kms;
 use super::run::warn;
 use super::store_address::StoreAddress;
 use super::timely::{Timely, within};
-
-pub(super) type Kms = Arc<dyn KeyManagementService>;
 
 /// How long opening a store may take.
 const OPENING: Duration = Duration::from_secs(30);
@@ -57,7 +55,7 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
         let (store, kms) = open_both(config).await?;
         let mut builder = SessionFactory::builder(&config.service, &config.product)
             .metastore(Arc::clone(&store.keys))
-            .kms(kms)
+            .kms(kms.keys)
             .policy(policy)
             .readable_region_suffixes(config.readable_suffixes.clone())
             .max_payload(config.max_payload);
@@ -84,7 +82,7 @@ pub(super) fn with_factory<R, F: Future<Output = Result<R, Failure>>>(
 async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
     if require_store(&config.store).is_err() {
         // Before the file is made: without a master key it would be of no use.
-        let kms = open_kms(&config.kms, true)?;
+        let kms = Kms::open(&config.kms, true).await?;
         return Ok((Store::open(&config.store).await?, kms));
     }
     let store = Store::open(&config.store).await?;
@@ -92,7 +90,7 @@ async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
         KmsAddress::Local(path) if is_missing(path) => !has_keys(config, &store).await?,
         _ => false,
     };
-    Ok((store, open_kms(&config.kms, is_new)?))
+    Ok((store, Kms::open(&config.kms, is_new).await?))
 }
 
 /// Tells whether a service and product have keys in the store; those of others are under master keys of theirs.
@@ -240,18 +238,4 @@ pub(super) fn require_store(address: &StoreAddress) -> Result<(), Failure> {
         StoreAddress::Sqlite(path) if is_missing(path) => Err(Failure::NoStore { path: path.clone() }),
         _ => Ok(()),
     }
-}
-
-/// Reads the key file, or takes the key: blocking. A file is made for a new store alone.
-///
-/// # Errors
-/// [`Failure::MasterKey`].
-pub(super) fn open_kms(address: &KmsAddress, store_is_new: bool) -> Result<Kms, Failure> {
-    Ok(match address {
-        KmsAddress::Local(path) if store_is_new => {
-            Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?)
-        }
-        KmsAddress::Local(path) => Arc::new(LocalKms::open(path).map_err(Failure::MasterKey)?),
-        KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
-    })
 }

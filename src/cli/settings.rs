@@ -49,11 +49,40 @@ pub(super) struct Settings {
     /// Region suffixes of key ids whose records may be read, beside those of the store's own region and without: NAME,NAME
     #[arg(long, global = true, env = "KEYWARD_READABLE_SUFFIXES", value_name = "NAMES")]
     pub(super) readable_suffixes: Option<Suffixes>,
-    /// The master key: local:PATH, a file made on first use with mode 0600, or static:HEX, 64 hex digits for tests
+    /// The master key: local:PATH, a file made on first use with mode 0600; aws:REGION=ARN,REGION=ARN;preferred=REGION, keys of
+    /// AWS KMS; vault:https://HOST:PORT/KEY, a Transit key of Vault or OpenBao; or static:HEX, 64 hex digits for tests
     /// [default: local:keyward.key]
     #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
         value_parser = Quiet::<KmsAddress>::new())]
     pub(super) kms: Option<KmsAddress>,
+    /// A file that holds the token which Vault takes, read again when it has ended
+    #[arg(long, global = true, env = "KEYWARD_KMS_TOKEN_FILE", value_name = "FILE")]
+    pub(super) kms_token_file: Option<PathBuf>,
+    /// The token which Vault takes: meant for the environment, where other users do not see it
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWARD_KMS_TOKEN",
+        value_name = "TOKEN",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "kms_token_file"
+    )]
+    pub(super) kms_token: Option<SecretString>,
+    /// A file that holds the secret id which Vault takes of an AppRole, read again at each login
+    #[arg(long, global = true, env = "KEYWARD_KMS_SECRET_ID_FILE", value_name = "FILE")]
+    pub(super) kms_secret_id_file: Option<PathBuf>,
+    /// That secret id: meant for the environment, where other users do not see it
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWARD_KMS_SECRET_ID",
+        value_name = "SECRET",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "kms_secret_id_file"
+    )]
+    pub(super) kms_secret_id: Option<SecretString>,
     /// How long a key encrypts; it decrypts for ever [default: 90d]
     #[arg(long, global = true, env = "KEYWARD_EXPIRE_AFTER", value_name = "TIME")]
     pub(super) expire_after: Option<Span>,
@@ -100,6 +129,10 @@ impl Settings {
             read_replica: self.read_replica.or(other.read_replica),
             readable_suffixes: self.readable_suffixes.or(other.readable_suffixes),
             kms: self.kms.or(other.kms),
+            kms_token_file: self.kms_token_file.or(other.kms_token_file),
+            kms_token: self.kms_token.or(other.kms_token),
+            kms_secret_id_file: self.kms_secret_id_file.or(other.kms_secret_id_file),
+            kms_secret_id: self.kms_secret_id.or(other.kms_secret_id),
             expire_after: self.expire_after.or(other.expire_after),
             revoke_check: self.revoke_check.or(other.revoke_check),
             create_precision: self.create_precision.or(other.create_precision),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
-use super::static_key::LocalWrapper;
+use super::static_key::{LocalWrapper, administer_locally};
 use super::{KeyManagementService, KmsError, SystemKey};
 use crate::crypto::system_random;
 
@@ -125,6 +125,8 @@ impl KeyManagementService for LocalKms {
         "local"
     }
 }
+
+administer_locally!(LocalKms, |kms| kms.path.display().to_string());
 
 impl std::fmt::Debug for LocalKms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,6 +6,8 @@ mod aws;
 mod gate;
 mod local;
 mod static_key;
+#[cfg(feature = "vault")]
+mod vault;
 
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ pub(crate) use gate::Gate;
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
 pub use static_key::StaticKms;
+#[cfg(feature = "vault")]
+pub use vault::{VaultAuth, VaultKms, VaultOptions, VaultSecret};
 
 /// Wraps and unwraps system keys under a master key.
 ///

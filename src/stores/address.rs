@@ -1,8 +1,8 @@
-//! What addresses of stores have in common: their options, and why a text is none.
+//! What addresses of stores and of key management services have in common: their options, and why a text is none.
 
 use std::time::Duration;
 
-/// Why a text is no address of a store. Never repeats what may be a password.
+/// Why a text is no address of a store or of a key management service. Never repeats what may be a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -15,6 +15,12 @@ pub enum AddressError {
          `.`, or by its ARN"
     )]
     Table,
+    /// Not of the form `vault:https://…`.
+    #[error(
+        "an address has the form vault:https://HOST:PORT/KEY?option=value; a key is named by letters, digits, `_`, `-` and \
+         `.`, and there are no user and password"
+    )]
+    Vault,
     /// A `@` where an option stands.
     #[error("an @ in an option is written %40, and so is one in a password that looks like a host with options")]
     Ambiguous,
@@ -46,7 +52,7 @@ pub enum AddressError {
 }
 
 /// Splits what follows the `?` of an address into names and values, decoded.
-pub(super) fn options(text: &str) -> Result<Vec<(String, String)>, AddressError> {
+pub(crate) fn options(text: &str) -> Result<Vec<(String, String)>, AddressError> {
     let option = |text: &str| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         Ok((decode(name)?, decode(value)?))
@@ -55,7 +61,7 @@ pub(super) fn options(text: &str) -> Result<Vec<(String, String)>, AddressError>
 }
 
 /// Reads the value of an option that is a time.
-pub(super) fn seconds(name: &'static str, value: &str) -> Result<Duration, AddressError> {
+pub(crate) fn seconds(name: &'static str, value: &str) -> Result<Duration, AddressError> {
     let expected = "a number of seconds from 0.001 to 86400";
     let seconds = value.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or(AddressError::Value { name, expected })

@@ -3,8 +3,8 @@
 //! A store inserts and reads; it never updates or deletes on the encrypting path. Ids are compared byte by byte. Operators
 //! revoke and shred by [`KeyAdmin`].
 
-#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
-mod address;
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "vault"))]
+pub(crate) mod address;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod memory;
@@ -38,7 +38,7 @@ use async_trait::async_trait;
 pub use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::EnvelopeKeyRecord;
-#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "dynamodb", feature = "mysql", feature = "postgres", feature = "vault"))]
 pub use address::AddressError;
 #[cfg(feature = "dynamodb")]
 pub use dynamodb::{DynamoDbMetastore, DynamoDbOptions, RegionSuffix};
