@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::{Parts, Status, System, Timeouts};
+use crate::actors::{Parts, Repairs, Status, System, Timeouts};
 use crate::audit::{Audit, AuditSettings, TenantHash};
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::{Aead, Aes256Gcm, system_random};
@@ -12,7 +12,7 @@ use crate::envelope::Envelope;
 use crate::error::{BuildError, CloseError, Error};
 use crate::ids::Realm;
 use crate::keys::Keys;
-use crate::kms::KeyManagementService;
+use crate::kms::{KeyManagementService, KmsAdmin};
 use crate::metrics::Meters;
 use crate::policy::{CryptoPolicy, RotationCause};
 use crate::retry::RetryPolicy;
@@ -40,6 +40,8 @@ impl SessionFactory {
             retries: RetryPolicy::default(),
             kms: None,
             kms_retries: RetryPolicy::default(),
+            repairs: None,
+            repair_interval: Duration::from_secs(60),
             policy: CryptoPolicy::default(),
             readable_suffixes: Vec::new(),
             aead: Arc::new(Aes256Gcm),
@@ -122,6 +124,7 @@ impl fmt::Debug for SessionFactory {
 /// * metastore and key management service: none; both must be given, so that nobody encrypts with a test set-up unawares.
 /// * read replica: none.
 /// * `metastore_retries`, `kms_retries`: [`RetryPolicy::default`].
+/// * repairs of system keys: none; `repair_interval` 1 minute.
 /// * policy: [`CryptoPolicy::default`].
 /// * `operation_timeout` 30 s, `metastore_timeout` and `kms_timeout` 10 s each: a cold operation makes a handful of calls.
 /// * `drain_timeout` 2 s: warm operations end within microseconds.
@@ -136,6 +139,8 @@ pub struct SessionFactoryBuilder {
     retries: RetryPolicy,
     kms: Option<Arc<dyn KeyManagementService>>,
     kms_retries: RetryPolicy,
+    repairs: Option<(Arc<dyn KmsAdmin>, Arc<dyn KeyAdmin>)>,
+    repair_interval: Duration,
     policy: CryptoPolicy,
     readable_suffixes: Vec<String>,
     aead: Arc<dyn Aead>,
@@ -182,6 +187,25 @@ impl SessionFactoryBuilder {
     #[must_use]
     pub fn kms_retries(mut self, retries: RetryPolicy) -> Self {
         self.kms_retries = retries;
+        self
+    }
+
+    /// Has system keys that lack a place of the key management service, such as a region that was away when they were made,
+    /// wrapped for it once it is back; `kms` and `store` are those that the factory is built with.
+    ///
+    /// Looked for when the factory starts, after a key was made without some place, and every hour. Needs the right to update
+    /// rows, which encrypting does not. Without this, `keyward kms repair` does the same when it is run.
+    #[must_use]
+    pub fn repair_system_keys(mut self, kms: impl KmsAdmin, store: impl KeyAdmin) -> Self {
+        self.repairs = Some((Arc::new(kms), Arc::new(store)));
+        self
+    }
+
+    /// Sets how soon after a key was made without some place the first repair is tried; others follow after twice that time, up
+    /// to sixty times.
+    #[must_use]
+    pub fn repair_interval(mut self, interval: Duration) -> Self {
+        self.repair_interval = interval;
         self
     }
 
@@ -280,6 +304,7 @@ impl SessionFactoryBuilder {
             retries: self.retries,
             kms,
             kms_retries: self.kms_retries,
+            repairs: self.repairs.map(|(kms, store)| Repairs { kms, store, interval: self.repair_interval }),
             realm: realm.clone(),
             policy: Arc::clone(&policy),
             clock: Arc::clone(&self.clock),

@@ -29,8 +29,8 @@ pub(super) struct KmsClient {
 
 impl KmsClient {
     /// Starts a client whose calls end after `timeout`, repetitions included.
-    pub(super) fn start(arbiter: &ArbiterHandle, calls: KmsCalls, timeout: Duration) -> Self {
-        let (outside, calls) = (Outside::new(timeout), Arc::new(calls));
+    pub(super) fn start(arbiter: &ArbiterHandle, calls: Arc<KmsCalls>, timeout: Duration) -> Self {
+        let outside = Outside::new(timeout);
         let (owned, shared) = (outside.clone(), Arc::clone(&calls));
         let mailbox = Mailbox::start("KMS client", arbiter, CAPACITY, move || KmsClientActor {
             calls: Arc::clone(&shared),

@@ -15,6 +15,7 @@ mod kms_client;
 mod mailbox;
 mod metastore_writer;
 mod outside;
+mod repairs;
 mod session_registry;
 mod store_calls;
 mod system;
@@ -25,6 +26,7 @@ use kms_client::KmsClient;
 use mailbox::Mailbox;
 use metastore_writer::{MetastoreWriter, Stores};
 use outside::Outside;
+pub(crate) use repairs::Repairs;
 use session_registry::SessionRegistry;
 use store_calls::StoreCalls;
 

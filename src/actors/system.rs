@@ -10,6 +10,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::key_cache::{KeyIndex, Loader};
+use super::repairs::{Repairing, Repairs};
 use super::{Guard, KeyCache, KmsCalls, KmsClient, Mailbox, MetastoreWriter, SessionRegistry, Stores};
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -29,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) retries: RetryPolicy,
     pub(crate) kms: Arc<dyn KeyManagementService>,
     pub(crate) kms_retries: RetryPolicy,
+    pub(crate) repairs: Option<Repairs>,
     pub(crate) realm: Realm,
     pub(crate) policy: Arc<CryptoPolicy>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -231,8 +233,21 @@ impl Drop for System {
 /// applications and drivers bring along, store and key management service, so that one of these that blocks its thread
 /// does not keep the guard from wiping.
 fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
-    let Parts { metastore, replica, retries, kms, kms_retries, realm, policy, clock, random, meters, audit, timeouts } =
-        parts;
+    let Parts {
+        metastore,
+        replica,
+        retries,
+        kms,
+        kms_retries,
+        repairs,
+        realm,
+        policy,
+        clock,
+        random,
+        meters,
+        audit,
+        timeouts,
+    } = parts;
     let vault = match Vault::with_random(Arc::clone(&random)) {
         Ok(vault) => vault,
         Err(error) => {
@@ -252,6 +267,12 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let stores = Stores::new(metastore, replica, &retries, &meters, &random);
         let store = MetastoreWriter::start(&outside.handle(), stores, timeouts.metastore);
         let kms = KmsCalls::new(kms, kms_retries, meters.kms.clone(), Arc::clone(&random));
+        let kms = Arc::new(kms);
+        if let Some(repairs) = repairs {
+            let (key, calls, random) = (realm.system_key().clone(), Arc::clone(&kms), Arc::clone(&random));
+            let timeout = timeouts.metastore.max(timeouts.kms);
+            outside.spawn(Repairing { repairs, key, calls, timeout, random }.run());
+        }
         let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms);
         let loader = Loader {
             store: store.clone(),

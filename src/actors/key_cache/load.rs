@@ -325,7 +325,13 @@ impl Loader {
         }
         let place = self.guard.reserve().await?;
         let revoked = self.is_revoked(&meta, &row);
-        let key = self.kms.unwrap(row.encrypted_key, label(&meta), place).await?;
+        let opened = self.kms.unwrap(row.encrypted_key, label(&meta), place).await;
+        let key = opened.inspect_err(|error| {
+            if matches!(error, Error::Kms(_)) {
+                let (created, class) = (meta.created, error.class());
+                tracing::error!(created, class, "this process cannot open a system key: what is under it can be neither encrypted nor decrypted here until the key management service opens it");
+            }
+        })?;
         let status = self.new_status(meta, revoked, asked)?;
         Ok(Arc::new(CachedKey::new(&self.policy, key, status, None)))
     }

@@ -111,7 +111,7 @@ impl Stage {
         let kms = StaticKms::new(b"thisIsAStaticMasterKeyForTesting").unwrap();
         let meters = Arc::new(Meters::new("memory", "static", &[], &[]));
         let kms = KmsCalls::new(Arc::new(kms), RetryPolicy::none(), meters.kms.clone(), system_random());
-        let kms = KmsClient::start(&arbiter, kms, SECOND);
+        let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND);
         let now = SystemTime::UNIX_EPOCH + SECOND * u32::try_from(NOW).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(now));
         let dropped = meters.audit_dropped.clone();
