@@ -110,3 +110,68 @@ impl KmsCalls {
         answer
     }
 }
+
+#[cfg(all(test, feature = "aws-kms"))]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use secrecy::SecretSlice;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::crypto::system_random;
+    use crate::kms::SystemKey;
+    use crate::metrics::Meters;
+
+    /// A service that answers so many calls in each tenth of a second, and refuses others.
+    struct Limited;
+
+    #[async_trait::async_trait]
+    impl KeyManagementService for Limited {
+        async fn encrypt_key(&self, _: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
+            Ok(Vec::new())
+        }
+
+        async fn decrypt_key(&self, _: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
+            Ok(SecretSlice::from(Vec::new()))
+        }
+    }
+
+    /// Lets a hundred processes that start at once ask a service which answers twenty calls in a tenth of a second; returns
+    /// how many were made in each tenth, and how many processes got their answer.
+    async fn start_at_once(policy: &RetryPolicy) -> (Vec<usize>, usize) {
+        let meters = Meters::new("memory", "custom", &[], &[]);
+        let calls = RefCell::new(vec![0; 100]);
+        let began = Instant::now();
+        let process = || {
+            let own = KmsCalls::new(Arc::new(Limited), policy.clone(), meters.kms.clone(), system_random());
+            let calls = &calls;
+            async move {
+                let ask = |_| async {
+                    let tenth = usize::try_from(began.elapsed().as_millis() / 100).unwrap();
+                    calls.borrow_mut()[tenth] += 1;
+                    let is_over = calls.borrow()[tenth] > 20;
+                    let refused = KmsError::Transient { operation: "ask", source: "too many calls".into() };
+                    if is_over { Err(refused) } else { Ok(()) }
+                };
+                own.make(Call::Unwrap, ask).await.is_ok()
+            }
+        };
+        let ends = futures_util::future::join_all((0..100).map(|_| process())).await;
+        let served = ends.into_iter().filter(|is_served| *is_served).count();
+        (calls.into_inner(), served)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_processes_that_start_at_once_do_not_come_back_at_once() {
+        let second = Duration::from_secs(1);
+        let policy =
+            RetryPolicy { attempts: 6, first_delay: second, budget: 1.0, breaker: None, ..RetryPolicy::default() };
+        let (calls, served) = start_at_once(&policy).await;
+        assert!(calls[0] >= 100 && served == 100, "{served}: {calls:?}");
+        // Those that were refused come back within a second or two, spread over it: eight in a tenth on average.
+        let most = calls[1..].iter().max().copied().unwrap_or_default();
+        assert!(most <= 24, "{calls:?}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Hours without any region.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward::kms::KmsState;
+use keyward::stores::InMemoryMetastore;
+use keyward::{CryptoPolicy, Error, ManualClock, SessionFactory, SystemClock};
+
+use crate::stage::{Fault, Regions, TestResult, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Process {
+    factory: SessionFactory,
+    clock: ManualClock,
+}
+
+impl Process {
+    async fn start(regions: &Regions, store: &Arc<InMemoryMetastore>, clock: ManualClock) -> TestResult<Self> {
+        let mut policy = CryptoPolicy::default();
+        policy.expire_after = 24 * HOUR;
+        let factory = SessionFactory::builder("svc", "prod")
+            .metastore(Arc::clone(store))
+            .kms(regions.kms(|_| ())?)
+            .policy(policy)
+            .clock(clock.clone())
+            .build()
+            .await?;
+        Ok(Self { factory, clock })
+    }
+
+    async fn encrypt(&self, partition: &str) -> Result<keyward::DataRowRecord, Error> {
+        self.factory.session(partition).await?.encrypt(b"tea").await
+    }
+}
+
+fn now() -> ManualClock {
+    use keyward::Clock;
+    ManualClock::at(SystemClock.now())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_hours_without_the_service_stop_nobody_who_has_the_system_key() -> TestResult {
+    let Some(regions) = Regions::new(&["us-west-2", "us-east-1"]).await? else { return Ok(()) };
+    let store = Arc::new(InMemoryMetastore::new());
+    let process = Process::start(&regions, &store, now()).await?;
+    let record = process.encrypt("alice").await?;
+    let calls = process.factory.status().kms_calls;
+    assert!(process.factory.status().is_ready());
+    regions.set(Fault::Refuse);
+    for step in 0..72 {
+        process.clock.advance(HOUR / 12);
+        let session = process.factory.session("alice").await?;
+        assert_eq!(session.decrypt(&record).await?, b"tea");
+        assert_eq!(session.decrypt(&session.encrypt(b"more tea").await?).await?, b"more tea");
+        // A partition that is new has a key made for it, under the system key that is there.
+        process.encrypt(&format!("new-{step}")).await?;
+    }
+    assert_eq!(process.factory.status().kms_calls, calls, "nobody asked the service");
+
+    // A process that starts now cannot do anything, and says so.
+    let restarted = Process::start(&regions, &store, process.clock.clone()).await?;
+    let session = restarted.factory.session("alice").await?;
+    for failed in [session.decrypt(&record).await.map(drop), session.encrypt(b"tea").await.map(drop)] {
+        let Err(Error::Kms(error)) = failed else { return Err(format!("{failed:?}").into()) };
+        assert!(error.is_transient());
+        let text = error.to_string();
+        assert!(text.contains("us-west-2: network") && text.contains("us-east-1: network"), "{text}");
+        assert!(!text.contains("arn:aws"), "{text}");
+    }
+    let status = restarted.factory.status();
+    assert!(!status.is_ready(), "{:?}", status.kms);
+    assert!(status.kms.iter().all(|region| matches!(region.state, KmsState::Failing | KmsState::Paused)));
+
+    // It needs no other start once the service is back.
+    regions.set(Fault::None);
+    let works = || async { session.decrypt(&record).await.is_ok_and(|plain| plain == b"tea") };
+    until("the way back", works).await?;
+    assert!(restarted.factory.status().is_ready());
+    process.factory.close().await?;
+    restarted.factory.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_encrypted_under_a_system_key_that_expires_meanwhile_and_everything_is_decrypted() -> TestResult {
+    let Some(regions) = Regions::new(&["eu-west-1"]).await? else { return Ok(()) };
+    let store = Arc::new(InMemoryMetastore::new());
+    let process = Process::start(&regions, &store, now()).await?;
+    let record = process.encrypt("alice").await?;
+    regions.set(Fault::Refuse);
+    process.clock.advance(25 * HOUR);
+    let session = process.factory.session("alice").await?;
+    let refused = session.encrypt(b"tea").await;
+    assert!(matches!(&refused, Err(Error::Kms(error)) if error.is_transient()), "{refused:?}");
+    assert_eq!(session.decrypt(&record).await?, b"tea");
+    regions.set(Fault::None);
+    until("the next system key", || async { session.encrypt(b"tea").await.is_ok() }).await?;
+    assert_ne!(session.encrypt(b"tea").await?.parent_key(), record.parent_key());
+    process.factory.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_warm_operations_and_a_thousand_new_partitions_ask_the_service_nothing() -> TestResult {
+    let Some(regions) = Regions::new(&["eu-west-1"]).await? else { return Ok(()) };
+    let process = Process::start(&regions, &Arc::new(InMemoryMetastore::new()), now()).await?;
+    let record = process.encrypt("alice").await?;
+    let calls = process.factory.status().kms_calls;
+    let session = process.factory.session("alice").await?;
+    for _ in 0..500_000 {
+        session.decrypt(&record).await?;
+        session.encrypt(b"tea").await?;
+    }
+    for partition in 0..1_000 {
+        process.encrypt(&format!("p{partition}")).await?;
+    }
+    assert_eq!((calls, process.factory.status().kms_calls), (1, 1));
+    process.factory.close().await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! AWS KMS in several regions, each behind a proxy.
+
+use std::time::{Duration, Instant};
+
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kms::{Client, Config};
+use keyward::BreakerPolicy;
+use keyward::kms::{AwsKms, AwsKmsOptions, RegionMap};
+
+use crate::servers::{DynamoDb, DynamoDbKind};
+pub(crate) use crate::servers::{Fault, Proxy, TestResult};
+
+/// Regions with a key each, the preferred one first.
+pub(crate) struct Regions {
+    pub(crate) proxies: Vec<Proxy>,
+    names: Vec<String>,
+    map: RegionMap,
+}
+
+impl Regions {
+    /// Makes a key in each region; `None` where there is no moto.
+    pub(crate) async fn new(names: &[&str]) -> TestResult<Option<Self>> {
+        let Some(server) = DynamoDb::shared(DynamoDbKind::Moto)? else { return Ok(None) };
+        let (mut proxies, mut map) = (Vec::new(), RegionMap::default());
+        for name in names {
+            let key = client(&server.endpoint(), name).create_key().send().await?;
+            let key = key.key_metadata.and_then(|key| key.arn).ok_or("a key has an ARN")?;
+            map.add(name, &key)?;
+            proxies.push(Proxy::start(server.port)?);
+        }
+        Ok(Some(Self { proxies, names: names.iter().map(|name| (*name).to_owned()).collect(), map }))
+    }
+
+    /// Returns a service of these regions, as a process of its own would have it.
+    pub(crate) fn kms(&self, set: impl FnOnce(&mut AwsKmsOptions)) -> TestResult<AwsKms> {
+        let mut options = AwsKmsOptions::new(self.map.clone());
+        options.preferred = self.names.first().cloned();
+        let pause = Duration::from_millis(100);
+        let mut breaker = BreakerPolicy::default();
+        (breaker.failures, breaker.first_pause, breaker.most_pause) = (5, pause, pause);
+        options.retries.breaker = Some(breaker);
+        options.retries.attempt_timeout = Duration::from_secs(1);
+        set(&mut options);
+        let clients = self.names.iter().zip(&self.proxies);
+        let clients = clients.map(|(name, proxy)| client(&format!("http://127.0.0.1:{}", proxy.port()), name));
+        Ok(AwsKms::from_clients(clients, options)?)
+    }
+
+    /// Changes what happens to connections to all regions, open ones too.
+    pub(crate) fn set(&self, fault: Fault) {
+        for proxy in &self.proxies {
+            proxy.set(fault);
+            proxy.cut_all();
+        }
+    }
+}
+
+fn client(endpoint: &str, region: &str) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(Credentials::new("AKIAEXAMPLE", "hunter2", None, None, "test"))
+        .endpoint_url(endpoint)
+        .retry_config(RetryConfig::disabled());
+    Client::from_conf(config.build())
+}
+
+/// Waits until something is so that takes time of its own.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) -> TestResult {
+    let began = Instant::now();
+    while !is_so().await {
+        if began.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{what} took too long").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
