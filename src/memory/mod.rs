@@ -67,6 +67,8 @@ pub use secret::{Secret, SecretExt, SecretFactory, SecretReader};
 pub use settings::{ArenaSettings, ArenaStatus, OnDamage};
 pub use state::{NotAuthentic, SealedKey, WRAPPED_KEY};
 pub use stream::Stream;
+#[cfg(feature = "aws-kms")]
+pub(crate) use vault::with_passing_key;
 pub(crate) use vault::{MasterKey, RandomFill, Reservation};
 pub use vault::{Vault, WipeReport};
 pub use wipe::{Wiped, purge};

@@ -10,6 +10,8 @@ use zeroize::Zeroize;
 use super::arena::{Arena, MUST_STAY};
 use super::claimed::ClaimedSlot;
 use super::key::LockedKey;
+#[cfg(feature = "aws-kms")]
+use super::lease::Lease;
 use super::sealing::{Sealing, nonce};
 use super::settings::{ArenaSettings, ArenaStatus};
 use super::slot::SlotRef;
@@ -316,6 +318,20 @@ impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation").field("resident", &self.slot.is_some()).finish_non_exhaustive()
     }
+}
+
+/// Lends a key from outside, expanded in a scratch slot for the time of one use: for keys that come and go with it.
+///
+/// # Errors
+/// [`MemoryError::Exhausted`] when all scratch slots are in use, [`MemoryError::Closed`] when everything was wiped meanwhile.
+#[cfg(feature = "aws-kms")]
+pub(crate) fn with_passing_key<R>(outside: &[u8; 32], work: impl FnOnce(&Lease<'_>) -> R) -> Result<R, MemoryError> {
+    let arena = Arena::shared(None)?;
+    let mut scratch = arena.scratch(arena.new_owner())?;
+    scratch.bytes().key.copy_from_slice(outside);
+    let result = work(&Lease::new(scratch.expand()));
+    arena.check()?;
+    Ok(result)
 }
 
 /// A master key that a local key management service holds: resident for as long as the service lives.

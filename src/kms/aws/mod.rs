@@ -1,6 +1,7 @@
 //! AWS KMS, in one region or several.
 
 mod arn;
+mod data_key;
 mod envelope;
 mod failures;
 mod options;

@@ -8,11 +8,12 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use secrecy::{ExposeSecret, ExposeSecretMut, SecretBox};
+use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::arn::KeyArn;
+use super::data_key::{DataKey, data_key};
 use super::envelope::Kek;
 use super::failures::{Request, failure};
 use super::options::Hedge;
@@ -20,9 +21,6 @@ use crate::aws::Clients;
 use crate::error::{KmsFailure, KmsFailureKind};
 use crate::kms::Gate;
 use crate::record::base64_text;
-
-/// A data key in the clear, wiped when dropped.
-pub(super) type DataKey = SecretBox<[u8; 32]>;
 
 /// Times of answers that are kept.
 const TIMES: usize = 64;
@@ -143,13 +141,9 @@ impl Region {
 
     fn data_key(&self, request: Request, plain: Option<Blob>) -> Result<DataKey, KmsFailure> {
         let mut plain = plain.map(Blob::into_inner).unwrap_or_default();
-        let mut key = DataKey::new(Box::new([0; 32]));
-        let fits = plain.len() == 32;
-        if fits {
-            key.expose_secret_mut().copy_from_slice(&plain);
-        }
+        let key = <&[u8; 32]>::try_from(plain.as_slice()).ok().map(data_key);
         plain.zeroize();
-        if fits { Ok(key) } else { Err(self.odd(request, "no key of 32 bytes")) }
+        key.ok_or_else(|| self.odd(request, "no key of 32 bytes"))
     }
 
     fn wrapped(&self, request: Request, blob: Option<Blob>) -> Result<Vec<u8>, KmsFailure> {

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use secrecy::{ExposeSecret, ExposeSecretMut, SecretBox};
+use secrecy::{ExposeSecret, SecretBox};
 use tokio::time::Instant;
 
 use super::arn::short;
+use super::data_key::{self, DataKey};
 use super::envelope::Envelope;
 use super::failures::Request;
-use super::region::{DataKey, Region};
+use super::region::Region;
 use super::service::{AwsKms, Inner, kek};
 use crate::crypto::system_random;
 use crate::error::{KmsError, KmsFailure};
-use crate::kms::static_key::LocalWrapper;
 use crate::kms::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
 
 const REPAIRING: &str = "wrapping a system key for more regions of AWS KMS";
@@ -47,15 +47,14 @@ impl KmsAdmin for AwsKms {
             return Ok(None);
         }
         // The data key must be the one that opens the system key before anybody is given it.
-        let open = |key: &mut [u8; 32]| {
-            let copy = DataKey::new(Box::new(*key));
-            LocalWrapper::new(key)?.decrypt_key(&envelope.encrypted_key)?;
-            Ok(copy)
+        let open = |key: &DataKey| {
+            data_key::open(key, &envelope.encrypted_key)?;
+            Ok(data_key::data_key(key.expose_secret()))
         };
-        let data_key = self.inner.open(REPAIRING, &envelope, open).await?;
+        let under = self.inner.open(REPAIRING, &envelope, open).await?;
         let (mut keks, failures) = {
             let all = missing.len();
-            self.inner.wrap_everywhere(missing.into_iter(), &data_key, all).await
+            self.inner.wrap_everywhere(missing.into_iter(), &under, all).await
         };
         if keks.is_empty() {
             return Err(KmsError::Failed { operation: REPAIRING, failures });
@@ -85,9 +84,10 @@ async fn check(inner: &Inner, region: &Region) -> PlaceCheck {
     let generated = region.generate().await;
     note(Request::GenerateDataKey, began.elapsed(), generated.as_ref().map(|_| ()).map_err(Clone::clone));
 
-    let mut key: DataKey = SecretBox::new(Box::new([0; 32]));
-    // Zeroes serve as well, where there is no randomness.
-    let _ = system_random()(key.expose_secret_mut());
+    let key: DataKey = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
+        // Zeroes serve as well, where there is no randomness.
+        let _ = system_random()(key);
+    });
     let began = Instant::now();
     let wrapped = region.encrypt(&key).await;
     note(Request::Encrypt, began.elapsed(), wrapped.as_ref().map(|_| ()).map_err(Clone::clone));

@@ -10,18 +10,18 @@ use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::{Client, Config};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use secrecy::{ExposeSecretMut, SecretSlice};
+use secrecy::SecretSlice;
 use tokio::time::{Instant, timeout_at};
 
 use super::arn::KeyArn;
+use super::data_key::{self, DataKey};
 use super::envelope::{Envelope, Kek};
 use super::options::AwsKmsOptions;
 use super::race::Rounds;
-use super::region::{DataKey, Region};
+use super::region::Region;
 use crate::aws::Clients;
 use crate::crypto::system_random;
 use crate::error::{KmsError, KmsFailure, KmsFailureKind};
-use crate::kms::static_key::LocalWrapper;
 use crate::kms::{Gate, KeyManagementService, KmsHealth, SystemKey};
 
 const WRAPPING: &str = "wrapping a system key with AWS KMS";
@@ -193,7 +193,7 @@ impl Inner {
         &self,
         operation: &'static str,
         envelope: &Envelope,
-        open: impl Fn(&mut [u8; 32]) -> Result<T, KmsError>,
+        open: impl Fn(&DataKey) -> Result<T, KmsError>,
     ) -> Result<T, KmsError> {
         // A region, and its place in the envelope.
         let mut places: Vec<(usize, usize)> = Vec::new();
@@ -211,9 +211,9 @@ impl Inner {
         let ask = |(at, kek): (usize, usize)| {
             let (region, kek, open) = (&self.regions[at], &envelope.keks[kek], &open);
             async move {
-                let mut key = region.decrypt(kek, &self.former).await?;
+                let key = region.decrypt(kek, &self.former).await?;
                 // A data key of another envelope opens nothing; another region's may.
-                let opened = open(key.expose_secret_mut());
+                let opened = open(&key);
                 opened.map_err(|error| match error {
                     KmsError::Undecryptable => KmsFailure::new(
                         region.name(),
@@ -247,10 +247,10 @@ impl KeyManagementService for AwsKms {
         let generate = |at: usize| async move { Ok((at, inner.regions[at].generate().await?)) };
         // In their order: a hedge here would pay for two data keys.
         let generated = inner.rounds.until_one_answers(&all, |_| None, generate).await;
-        let (made, (mut data_key, encrypted)) =
+        let (made, (under, encrypted)) =
             generated.map_err(|failures| KmsError::Failed { operation: WRAPPING, failures })?;
         let others = inner.regions.iter().enumerate().filter(|(at, _)| *at != made).map(|(_, region)| region);
-        let (mut keks, failures) = inner.wrap_everywhere(others, &data_key, inner.least - 1).await;
+        let (mut keks, failures) = inner.wrap_everywhere(others, &under, inner.least - 1).await;
         keks.push(kek(&inner.regions[made], encrypted));
         if keks.len() < inner.least {
             return Err(KmsError::Failed { operation: WRAPPING, failures });
@@ -264,14 +264,13 @@ impl KeyManagementService for AwsKms {
                 region.gate().missed_wrap();
             }
         }
-        let encrypted_key = LocalWrapper::new(data_key.expose_secret_mut())?.encrypt_key(key)?;
+        let encrypted_key = data_key::wrap(&under, key)?;
         Ok(Envelope { encrypted_key, keks }.to_json())
     }
 
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         let envelope = Envelope::parse(encrypted)?;
-        let open = |key: &mut [u8; 32]| LocalWrapper::new(key)?.decrypt_key(&envelope.encrypted_key);
-        self.inner.open(OPENING, &envelope, open).await
+        self.inner.open(OPENING, &envelope, |key| data_key::open(key, &envelope.encrypted_key)).await
     }
 
     fn kind(&self) -> &'static str {
