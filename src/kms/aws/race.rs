@@ -98,7 +98,10 @@ impl Rounds {
                             if may_pass(failure) {
                                 asked.push(*place);
                             }
-                            last[at] = Some(failure.clone());
+                            // That it was paused after its failures says less than they do.
+                            if failure.kind != KmsFailureKind::Paused || last[at].is_none() {
+                                last[at] = Some(failure.clone());
+                            }
                         }
                     }
                 }
