@@ -56,7 +56,7 @@ impl Config {
     /// Reads the configuration file, if one is named, and settles every option.
     ///
     /// # Errors
-    /// [`Failure::Config`].
+    /// [`Failure::Config`], and [`Failure::Open`] of a file that holds a secret.
     pub(super) fn load(common: Common) -> Result<Self, Failure> {
         let file = match &common.config {
             Some(path) => read(path).map_err(|source| Failure::Config { path: path.clone(), source })?,
@@ -66,17 +66,27 @@ impl Config {
         given.log = level(common.verbose).or(given.log);
         // A password that is given here takes precedence over a file's, whichever way either is given.
         let is_given = given.store_password.is_some() || given.store_password_file.is_some();
-        let mut settings = given.or(if is_given { file.without_password() } else { file });
+        let file = if is_given { file.without_password() } else { file };
+        let is_given = given.kms_passphrase.is_some() || given.kms_passphrase_file.is_some();
+        let mut settings = given.or(if is_given { file.without_passphrase() } else { file });
         if let Some(path) = settings.store_password_file.take() {
             settings.store_password = Some(read_password(&path)?);
         }
-        let password = settings.store_password.take();
+        if let Some(path) = settings.kms_passphrase_file.take() {
+            settings.kms_passphrase = Some(read_password(&path)?);
+        }
+        let (password, passphrase) = (settings.store_password.take(), settings.kms_passphrase.take());
         let mut config = Self::settle(settings);
         if let Some(password) = password
             && !config.store.set_password(password)
         {
             // One that is set for all commands does those no harm that have another store.
             tracing::debug!("the store has no password: the one that is given is not used");
+        }
+        if let Some(passphrase) = passphrase
+            && !config.kms.set_passphrase(passphrase)
+        {
+            tracing::debug!("the master key is not sealed: the passphrase that is given is not used");
         }
         Ok(config)
     }

@@ -1,7 +1,8 @@
 //! What `--kms` names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -14,6 +15,9 @@ const KEY: usize = 32;
 pub(super) enum KmsAddress {
     /// A file of 32 bytes.
     Local(PathBuf),
+    /// A file that holds it sealed, and the passphrase that opens it, once that is known.
+    #[cfg(feature = "passphrase")]
+    Sealed(PathBuf, Option<SecretString>),
     /// The key itself.
     Static(Zeroizing<[u8; KEY]>),
 }
@@ -21,12 +25,12 @@ pub(super) enum KmsAddress {
 /// Why a text names no key management service. Never repeats what may be a key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KmsAddressError {
-    #[error("the key management service {0:?} is not in this build, which knows `local:PATH` and `static:HEX`")]
+    #[error("the key management service {0:?} is not in this build, which knows {KNOWN}")]
     NotBuilt(&'static str),
-    #[error("not the name of a key management service; this build knows `local:PATH` and `static:HEX`")]
+    #[error("not the name of a key management service; this build knows {KNOWN}")]
     Unknown,
-    #[error("`local:` must be followed by the path of a file")]
-    NoPath,
+    #[error("`{0}:` must be followed by the path of a file")]
+    NoPath(&'static str),
     #[error("a static master key has 64 hex digits, not {0}")]
     KeyDigits(usize),
     #[error("a static master key consists of hex digits")]
@@ -34,7 +38,13 @@ pub(super) enum KmsAddressError {
 }
 
 /// What other builds ask for master keys.
-const OTHER_SERVICES: [&str; 2] = ["aws", "vault"];
+const OTHER_SERVICES: [&str; 3] = ["aws", "sealed", "vault"];
+
+const KNOWN: &str = if cfg!(feature = "passphrase") {
+    "`local:PATH`, `sealed:PATH` and `static:HEX`"
+} else {
+    "`local:PATH` and `static:HEX`"
+};
 
 impl std::str::FromStr for KmsAddress {
     type Err = KmsAddressError;
@@ -42,13 +52,41 @@ impl std::str::FromStr for KmsAddress {
     fn from_str(text: &str) -> Result<Self, KmsAddressError> {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         match scheme {
-            "local" if rest.is_empty() => Err(KmsAddressError::NoPath),
+            "local" if rest.is_empty() => Err(KmsAddressError::NoPath("local")),
             "local" => Ok(Self::Local(rest.into())),
+            #[cfg(feature = "passphrase")]
+            "sealed" if rest.is_empty() => Err(KmsAddressError::NoPath("sealed")),
+            #[cfg(feature = "passphrase")]
+            "sealed" => Ok(Self::Sealed(rest.into(), None)),
             "static" => Ok(Self::Static(hex_key(rest)?)),
             other => Err(match OTHER_SERVICES.into_iter().find(|known| *known == other) {
                 Some(known) => KmsAddressError::NotBuilt(known),
                 None => KmsAddressError::Unknown,
             }),
+        }
+    }
+}
+
+impl KmsAddress {
+    /// Takes the passphrase of a sealed key file; `false` when it is none.
+    pub(super) fn set_passphrase(&mut self, passphrase: SecretString) -> bool {
+        match (self, passphrase) {
+            #[cfg(feature = "passphrase")]
+            (Self::Sealed(_, place), passphrase) => {
+                *place = Some(passphrase);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the file that holds the master key, where one does.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            #[cfg(feature = "passphrase")]
+            Self::Sealed(path, _) => Some(path),
+            Self::Static(_) => None,
         }
     }
 }
@@ -89,6 +127,8 @@ mod tests {
         assert_eq!(error(&format!("static:{}", "+0".repeat(32))), Some(KmsAddressError::KeyNotHex));
         assert_eq!(error(&key), Some(KmsAddressError::Unknown));
         assert_eq!(error("aws:us-west-2=arn"), Some(KmsAddressError::NotBuilt("aws")));
-        assert_eq!(error("local:"), Some(KmsAddressError::NoPath));
+        assert_eq!(error("local:"), Some(KmsAddressError::NoPath("local")));
+        #[cfg(feature = "passphrase")]
+        assert_eq!(error("sealed:"), Some(KmsAddressError::NoPath("sealed")));
     }
 }

@@ -88,8 +88,8 @@ async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
         return Ok((Store::open(&config.store).await?, kms));
     }
     let store = Store::open(&config.store).await?;
-    let is_new = match &config.kms {
-        KmsAddress::Local(path) if is_missing(path) => !has_keys(config, &store).await?,
+    let is_new = match config.kms.file() {
+        Some(path) if is_missing(path) => !has_keys(config, &store).await?,
         _ => false,
     };
     Ok((store, open_kms(&config.kms, is_new)?))
@@ -245,13 +245,29 @@ pub(super) fn require_store(address: &StoreAddress) -> Result<(), Failure> {
 /// Reads the key file, or takes the key: blocking. A file is made for a new store alone.
 ///
 /// # Errors
-/// [`Failure::MasterKey`].
+/// [`Failure::MasterKey`], and [`Failure::Usage`] when a passphrase is missing.
 pub(super) fn open_kms(address: &KmsAddress, store_is_new: bool) -> Result<Kms, Failure> {
     Ok(match address {
         KmsAddress::Local(path) if store_is_new => {
             Arc::new(LocalKms::open_or_create(path).map_err(Failure::MasterKey)?)
         }
         KmsAddress::Local(path) => Arc::new(LocalKms::open(path).map_err(Failure::MasterKey)?),
+        #[cfg(feature = "passphrase")]
+        KmsAddress::Sealed(path, passphrase) => {
+            let passphrase = passphrase.as_ref().ok_or(NO_PASSPHRASE)?;
+            let opened = if store_is_new {
+                LocalKms::open_or_create_sealed(path, passphrase, keyward::kms::SealSettings::default())
+            } else {
+                LocalKms::open_sealed(path, passphrase)
+            };
+            Arc::new(opened.map_err(Failure::MasterKey)?)
+        }
         KmsAddress::Static(key) => Arc::new(StaticKms::new(&**key).map_err(Failure::MasterKey)?),
     })
 }
+
+#[cfg(feature = "passphrase")]
+const NO_PASSPHRASE: Failure = Failure::Usage {
+    fault: "the master key is sealed under a passphrase, and none is given",
+    hint: "set KEYWARD_KMS_PASSPHRASE, or name a file that holds it: --kms-passphrase-file FILE",
+};

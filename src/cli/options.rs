@@ -166,6 +166,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Par
     };
     let visible = Visible {
         kms: is_visible("kms"),
+        kms_passphrase: is_visible("kms_passphrase"),
         store: is_visible("store"),
         store_password: is_visible("store_password"),
         read_replica: is_visible("read_replica"),
@@ -185,6 +186,7 @@ pub(super) struct Parsed {
 #[expect(clippy::struct_excessive_bools, reason = "one per option")]
 pub(super) struct Visible {
     pub(super) kms: bool,
+    pub(super) kms_passphrase: bool,
     pub(super) store: bool,
     pub(super) store_password: bool,
     pub(super) read_replica: bool,

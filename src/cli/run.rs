@@ -83,6 +83,12 @@ fn warn_of_secrets(config: &Config, command: &Command, visible: &Visible) {
     if visible.kms && matches!(config.kms, KmsAddress::Static(_)) {
         warn("other users of this machine can see a key on the command line; KEYWARD_KMS or --config hide it");
     }
+    if visible.kms_passphrase {
+        warn(
+            "other users of this machine can see a passphrase on the command line; KEYWARD_KMS_PASSPHRASE, \
+             --kms-passphrase-file or --config hide it",
+        );
+    }
     let in_replica = visible.read_replica && config.read_replica.as_ref().is_some_and(StoreAddress::has_password);
     if visible.store_password || visible.store && config.password_in_address || in_replica {
         warn(

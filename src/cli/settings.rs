@@ -49,11 +49,25 @@ pub(super) struct Settings {
     /// Region suffixes of key ids whose records may be read, beside those of the store's own region and without: NAME,NAME
     #[arg(long, global = true, env = "KEYWARD_READABLE_SUFFIXES", value_name = "NAMES")]
     pub(super) readable_suffixes: Option<Suffixes>,
-    /// The master key: local:PATH, a file made on first use with mode 0600, or static:HEX, 64 hex digits for tests
-    /// [default: local:keyward.key]
+    /// The master key: local:PATH, a file made on first use with mode 0600, sealed:PATH, one that a passphrase opens, or
+    /// static:HEX, 64 hex digits for tests [default: local:keyward.key]
     #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
         value_parser = Quiet::<KmsAddress>::new())]
     pub(super) kms: Option<KmsAddress>,
+    /// A file that holds the passphrase of a sealed master key; a line break at its end does not count
+    #[arg(long, global = true, env = "KEYWARD_KMS_PASSPHRASE_FILE", value_name = "FILE")]
+    pub(super) kms_passphrase_file: Option<PathBuf>,
+    /// The passphrase of a sealed master key: meant for the environment, where other users do not see it
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWARD_KMS_PASSPHRASE",
+        value_name = "PASSPHRASE",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "kms_passphrase_file"
+    )]
+    pub(super) kms_passphrase: Option<SecretString>,
     /// How long a key encrypts; it decrypts for ever [default: 90d]
     #[arg(long, global = true, env = "KEYWARD_EXPIRE_AFTER", value_name = "TIME")]
     pub(super) expire_after: Option<Span>,
@@ -89,6 +103,11 @@ impl Settings {
         Self { store_password: None, store_password_file: None, ..self }
     }
 
+    /// Leaves the passphrase of the master key out.
+    pub(super) fn without_passphrase(self) -> Self {
+        Self { kms_passphrase: None, kms_passphrase_file: None, ..self }
+    }
+
     /// Fills what is not given from `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
@@ -100,6 +119,8 @@ impl Settings {
             read_replica: self.read_replica.or(other.read_replica),
             readable_suffixes: self.readable_suffixes.or(other.readable_suffixes),
             kms: self.kms.or(other.kms),
+            kms_passphrase_file: self.kms_passphrase_file.or(other.kms_passphrase_file),
+            kms_passphrase: self.kms_passphrase.or(other.kms_passphrase),
             expire_after: self.expire_after.or(other.expire_after),
             revoke_check: self.revoke_check.or(other.revoke_check),
             create_precision: self.create_precision.or(other.create_precision),

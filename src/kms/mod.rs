@@ -2,7 +2,12 @@
 
 mod admin;
 mod gate;
+mod key_file;
 mod local;
+#[cfg(feature = "passphrase")]
+mod sealed;
+#[cfg(feature = "passphrase")]
+mod sealed_file;
 mod static_key;
 
 use std::sync::Arc;
@@ -16,6 +21,8 @@ pub use admin::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
 pub(crate) use gate::Gate;
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
+#[cfg(feature = "passphrase")]
+pub use sealed_file::SealSettings;
 pub use static_key::StaticKms;
 
 /// Wraps and unwraps system keys under a master key.
