@@ -341,9 +341,13 @@ mod sealed {
         let path = {
             let link = folder.path().join("link.key");
             std::os::unix::fs::symlink(&path, &link)?;
+            // Only root may; whose it is, it stays.
+            let _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400))?;
             link
         };
+        #[cfg(unix)]
+        let owner = owner_of(&path)?;
         LocalKms::change_passphrase(&path, &sesame(), &new, SealSettings { lanes: 2, memory_kib: 16, passes: 2 })?;
         assert!(LocalKms::open_sealed(&path, &new)?.decrypt_key(&wrapped).await.is_ok());
         assert!(reason(LocalKms::open_sealed(&path, &sesame()))?.contains("wrong"));
@@ -351,9 +355,17 @@ mod sealed {
         {
             let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path)?.permissions());
             assert_eq!((mode & 0o777, fs::symlink_metadata(&path)?.is_symlink()), (0o400, true));
+            assert_eq!(owner_of(&path)?, owner);
         }
         assert_eq!(fs::read_dir(folder.path())?.count(), if cfg!(unix) { 2 } else { 1 }, "no temporary file is left");
         Ok(())
+    }
+
+    #[cfg(unix)]
+    fn owner_of(path: &Path) -> std::io::Result<(u32, u32)> {
+        use std::os::unix::fs::MetadataExt;
+
+        fs::metadata(path).map(|metadata| (metadata.uid(), metadata.gid()))
     }
 
     #[cfg(unix)]

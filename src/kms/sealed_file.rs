@@ -1,7 +1,7 @@
 //! The bytes of a key file that is sealed under a passphrase: pure.
 //!
-//! In this order: `keyward sealed key 1` and a line break; memory in KiB, passes and lanes of Argon2id, as big-endian numbers of 4
-//! bytes; a salt of 16 bytes; a nonce of 12; the master key, 32 bytes, encrypted with AES-256-GCM; its tag of 16. The key
+//! In this order: `keyward sealed key 1` and a line break; memory in KiB, passes and lanes of Argon2id, as big-endian numbers
+//! of 4 bytes; a salt of 16 bytes; a nonce of 12; the master key, 32 bytes, encrypted with AES-256-GCM; its tag of 16. The key
 //! that encrypts it is derived from the passphrase by Argon2id, version 0x13
 //! ([RFC 9106](https://www.rfc-editor.org/rfc/rfc9106)); what stands before is associated data.
 
@@ -40,8 +40,8 @@ const NO_CIPHER: &str = "cannot be encrypted: AES-256-GCM failed";
 ///
 /// # Defaults
 /// * `memory_kib` 65536 (64 MiB), `passes` 3, `lanes` 4: the second recommended option of
-///   [RFC 9106, section 4](https://www.rfc-editor.org/rfc/rfc9106#section-4), for where memory is constrained. It takes some tenths of a
-///   second; lanes are computed one after the other.
+///   [RFC 9106, section 4](https://www.rfc-editor.org/rfc/rfc9106#section-4), for where memory is constrained. It takes some
+///   tenths of a second; lanes are computed one after the other.
 ///
 /// A file may ask for 8 KiB for each lane to 1 GiB, 1 to 16 passes and 1 to 16 lanes: more is refused before it is
 /// tried, so that a forged file does not exhaust the machine.
