@@ -141,8 +141,8 @@ impl OpenBao {
 
     /// Makes a policy of lines such as `transit/encrypt/k: update`, and returns its name.
     pub(crate) fn policy(&self, rights: &[(&str, &str)]) -> TestResult<String> {
-        let lines: Vec<String> =
-            rights.iter().map(|(path, right)| format!("path \"{path}\" {{ capabilities = [\"{right}\"] }}")).collect();
+        let mut lines = vec!["# What is not allowed here is not allowed.".to_owned()];
+        lines.extend(rights.iter().map(|(path, right)| format!("path \"{path}\" {{ capabilities = [\"{right}\"] }}")));
         let name = self.name("policy");
         self.ask("POST", &format!("sys/policies/acl/{name}"), &json!({"policy": lines.join("\n")}))?;
         Ok(name)

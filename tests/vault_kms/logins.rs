@@ -12,6 +12,7 @@ use crate::stage::{
     HttpAnswer, HttpServer, OpenBao, ROOT, Role, TestResult, all_of, failure, options, says, service, service_of,
     works, wrap,
 };
+use crate::tls::authority;
 
 const NOTHING: &[u8] = b"vault:v1:AAAA";
 
@@ -62,14 +63,13 @@ async fn an_app_role_logs_in_with_its_secret_id_or_without() -> TestResult {
 
     fs::write(&path, "5ec4e7")?;
     let wrong = service_of(&format!("{address}&secret_id_file={}", path.display()))?;
-    let words = [&server.url(), "invalid role or secret ID", "check role, secret id"];
-    for failed in
-        [failure(wrong.decrypt_key(NOTHING).await)?, failure(service_of(&address)?.decrypt_key(NOTHING).await)?]
-    {
+    for (kms, word) in [(wrong, "invalid role or secret ID"), (service_of(&address)?, "missing secret_id")] {
+        let words = [&server.url(), word, "check role, secret id"];
+        let failed = failure(kms.decrypt_key(NOTHING).await)?;
         says(&failed, KmsFailureKind::Credentials, &words, &["5ec4e7", &role.secret_id]);
     }
     let nowhere = service_of(&address.replace(&role.mount, "nowhere"))?;
-    says(&failure(nowhere.decrypt_key(NOTHING).await)?, KmsFailureKind::Refused, &["auth_mount"], &[]);
+    says(&failure(nowhere.decrypt_key(NOTHING).await)?, KmsFailureKind::AccessDenied, &["auth_mount"], &[]);
 
     let bare = Role::new(
         server,
@@ -86,6 +86,8 @@ fn service_account_token(name: &str) -> String {
     let claims = json!({
         "iss": "https://kubernetes.default.svc.cluster.local",
         "sub": format!("system:serviceaccount:shop:{name}"),
+        "iat": 1_700_000_000,
+        "nbf": 1_700_000_000,
         "exp": 4_000_000_000_u64,
         "kubernetes.io": {"namespace": "shop", "serviceaccount": {"name": name, "uid": format!("uid-of-{name}")}},
     });
@@ -116,8 +118,13 @@ async fn a_service_account_of_kubernetes_logs_in() -> TestResult {
     let kubernetes = HttpServer::start(move |request| review(request, &known, "till"))?;
     let mount = server.name("cluster");
     server.ask("POST", &format!("sys/auth/{mount}"), &json!({"type": "kubernetes"}))?;
+    let folder = tempfile::tempdir()?;
+    authority(folder.path(), "ca")?;
     let config = json!({
-        "kubernetes_host": kubernetes.url(), "disable_local_ca_jwt": true, "token_reviewer_jwt": service_account_token("vault"),
+        "kubernetes_host": kubernetes.url(),
+        "kubernetes_ca_cert": fs::read_to_string(folder.path().join("ca.crt"))?,
+        "disable_local_ca_jwt": true,
+        "token_reviewer_jwt": service_account_token("vault"),
     });
     server.ask("POST", &format!("auth/{mount}/config"), &config)?;
     let role = json!({
@@ -126,7 +133,6 @@ async fn a_service_account_of_kubernetes_logs_in() -> TestResult {
     });
     server.ask("POST", &format!("auth/{mount}/role/app"), &role)?;
 
-    let folder = tempfile::tempdir()?;
     let path = folder.path().join("token");
     fs::write(&path, &token)?;
     let address =

@@ -48,7 +48,9 @@ async fn a_server_that_is_gone_silent_or_cut_off_is_told_in_time_and_comes_back(
     ];
     for (fault, kind, word) in cases {
         proxy.set(fault);
-        proxy.cut_all();
+        if fault == Fault::Refuse {
+            proxy.cut_all();
+        }
         let began = Instant::now();
         let failed = failure(kms.decrypt_key(&before).await)?;
         assert!(began.elapsed() < Duration::from_secs(2), "{fault:?} took {:?}", began.elapsed());

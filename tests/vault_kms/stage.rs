@@ -117,7 +117,10 @@ impl Role {
         server.ask("POST", &path, &role)?;
         let text = |answer: &serde_json::Value, name: &str| answer["data"][name].as_str().map(str::to_owned);
         let id = server.ask("GET", &format!("{path}/role-id"), &json!(null))?;
-        let secret = server.ask("POST", &format!("{path}/secret-id"), &json!({}))?;
+        let secret = match settings["bind_secret_id"].as_bool() {
+            Some(false) => json!({"data": {"secret_id": "none"}}),
+            _ => server.ask("POST", &format!("{path}/secret-id"), &json!({}))?,
+        };
         Ok(Self {
             mount,
             role_id: text(&id, "role_id").ok_or("a role id")?,

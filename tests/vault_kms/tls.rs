@@ -82,7 +82,7 @@ fn openssl(folder: &Path, arguments: &[&str]) -> TestResult {
 
 const NEW_KEY: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
 
-fn authority(folder: &Path, name: &str) -> TestResult {
+pub(crate) fn authority(folder: &Path, name: &str) -> TestResult {
     let (key, certificate, subject) = (format!("{name}.key"), format!("{name}.crt"), format!("/CN={name}"));
     let mut arguments = vec!["req", "-x509", "-nodes", "-days", "3650"];
     arguments.extend(NEW_KEY);

@@ -94,13 +94,13 @@ async fn a_token_that_was_revoked_is_replaced_within_the_call() -> TestResult {
     let kms = role.service(&server.url(), &key)?;
     kms.decrypt_key(&by_root).await?;
     for logins in [2, 3] {
-        server.ask("POST", &format!("sys/leases/revoke-prefix/auth/{}/", role.mount), &json!({}))?;
+        server.ask("POST", &format!("sys/leases/revoke-prefix/auth/{}", role.mount), &json!({}))?;
         kms.decrypt_key(&by_root).await?;
         assert_eq!(role.logins(server)?, logins);
     }
     // Where the role is gone, a call ends after one attempt.
     server.ask("DELETE", &format!("auth/{}/role/app", role.mount), &json!(null))?;
-    server.ask("POST", &format!("sys/leases/revoke-prefix/auth/{}/", role.mount), &json!({}))?;
+    server.ask("POST", &format!("sys/leases/revoke-prefix/auth/{}", role.mount), &json!({}))?;
     let failed = failure(kms.decrypt_key(&by_root).await)?;
     says(&failed, KmsFailureKind::Credentials, &["check role, secret id"], &[&role.secret_id]);
     assert_eq!(role.logins(server)?, 4);

@@ -103,7 +103,7 @@ async fn a_key_or_engine_that_is_not_there_is_told_and_not_made() -> TestResult 
     }
     // Another engine than Transit.
     let secrets = options(&server.url(), &format!("{key}?mount=secret"), ROOT)?;
-    says(&failure(VaultKms::connect(secrets).await)?, KmsFailureKind::Refused, &["check mount"], &[]);
+    says(&failure(VaultKms::connect(secrets).await)?, KmsFailureKind::KeyNotFound, &["and its mount"], &[]);
     Ok(())
 }
 
