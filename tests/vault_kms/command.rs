@@ -8,12 +8,15 @@ use serde_json::json;
 
 use crate::stage::{OpenBao, Role, TestResult, all_of};
 
+/// Variables, with their values.
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
 struct World {
     folder: tempfile::TempDir,
 }
 
 impl World {
-    fn run(&self, arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> TestResult<Output> {
+    fn run(&self, arguments: &[&str], environment: Environment<'_>, input: &[u8]) -> TestResult<Output> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_keyward"))
             .args(arguments)
             .args(["--partition", "alice", "--memory-policy", "relaxed"])
@@ -43,7 +46,7 @@ fn the_command_takes_secrets_from_files_and_the_environment() -> TestResult {
 
     let record = world.run(&["encrypt", "--kms", &by_token], &[("KEYWARD_KMS_TOKEN", &token)], b"tea")?;
     assert!(record.status.success(), "{}", String::from_utf8_lossy(&record.stderr));
-    let ways: [(&[&str], &[(&str, &str)], bool); 7] = [
+    let ways: [(&[&str], Environment<'_>, bool); 7] = [
         (&["--kms", &by_token], &[("KEYWARD_KMS_TOKEN", &token)], false),
         (&["--kms", &by_token, "--kms-token-file", "token"], &[], false),
         (&["--kms", &by_token, "--kms-token", &token], &[], true),

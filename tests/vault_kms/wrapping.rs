@@ -46,11 +46,13 @@ async fn a_token_does_what_its_policy_allows_and_an_error_says_what_that_lacks()
     let key = server.new_key()?;
     let by_root = wrapped(&service(&server.url(), &key, ROOT)?).await?;
     let [encrypt, decrypt] = ["encrypt", "decrypt"].map(|word| format!("transit/{word}/{key}"));
-    let kinds: [(&[(&str, &str)], bool, bool); 3] =
-        [(&[(&encrypt, "update")], true, false), (&[(&decrypt, "update")], false, true), (&[], false, false)];
-    for (rights, encrypts, decrypts) in kinds {
+    for (rights, encrypts, decrypts) in [
+        (vec![(encrypt.as_str(), "update")], true, false),
+        (vec![(&decrypt, "update")], false, true),
+        (vec![], false, false),
+    ] {
         for looks_at_itself in [true, false] {
-            let policy = server.policy(rights)?;
+            let policy = server.policy(&rights)?;
             let token = server.token(&json!({"policies": [policy], "no_default_policy": !looks_at_itself}))?;
             let kms = service(&server.url(), &key, &token)?;
             let wrapped = wrap(&kms).await?;
