@@ -124,5 +124,18 @@ fn a_service_works_on_every_runtime_also_while_another_stands_still() -> TestRes
         runtime()?.block_on(kms.decrypt_key(&before))?;
     }
     first.block_on(stuck)?;
+
+    // One that was about to log in.
+    let kms = VaultKms::new(hasty(&server.url(), &key)?)?;
+    let mut stuck = Box::pin(kms.decrypt_key(&before));
+    first.block_on(async {
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(stuck.as_mut().poll(context))).await.is_pending()
+        );
+    });
+    let began = Instant::now();
+    runtime()?.block_on(kms.decrypt_key(&before))?;
+    assert!(began.elapsed() >= Duration::from_millis(600), "it waited for the login that nobody drives");
+    drop(stuck);
     Ok(())
 }
