@@ -214,8 +214,20 @@ fn read(path: &Path) -> Result<Settings, ConfigError> {
 fn parse(text: &str) -> Result<Settings, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        ConfigError::Syntax { line: before.matches('\n').count() + 1, message: error.message().to_owned() }
+        ConfigError::Syntax {
+            line: before.matches('\n').count() + 1,
+            message: without_value(error.message()).to_owned(),
+        }
     })
+}
+
+/// Leaves out what was found where something else was expected: the parser quotes it, and it may be a secret.
+fn without_value(message: &str) -> &str {
+    let is_quoting = message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
+    match message.rfind(", expected ").filter(|_| is_quoting) {
+        Some(at) => &message[at + 2..],
+        None => message,
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +296,9 @@ mod tests {
             ("\n\nmax-payload = '5ec4e7x'", 3, "a size is"),
             ("expire-after = 5", 1, "expected a string"),
             ("kms = static:5ec4e7", 1, ""),
+            ("log='warn'\nrequire-memfd-secret = '5ec4e7'", 2, "expected a boolean"),
+            ("kms = 0x5ec4e7", 1, "expected the name of a key management service"),
+            ("[kms.vault]\nurl = '5ec4e7'", 1, "kms.aws"),
         ];
         for (text, line, part) in cases {
             let Err(ConfigError::Syntax { line: found, message }) = parse(text) else { panic!("{text} was taken") };

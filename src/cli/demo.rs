@@ -75,7 +75,8 @@ impl Stage {
             let remains = format!("Its keys stay in the store: those whose id ends in _{service}_eu.");
             (service, place, remains)
         } else {
-            let place = format!("a new SQLite store and master key in\n{}\n", folder.display());
+            let what = if visible.kms { "a new SQLite store" } else { "a new SQLite store and master key" };
+            let place = format!("{what} in\n{}\n", folder.display());
             ("app".to_owned(), place, "The folder is removed.".to_owned())
         };
         Ok(Self { store, kms, service, max_payload: config.max_payload, place, remains })

@@ -93,6 +93,10 @@ pub(super) enum Failure {
     List(#[source] StoreError),
     #[error("cannot use the master key")]
     MasterKey(#[source] KmsError),
+    #[error("{failed} of {all} places that keep the master key do not do what is asked of them")]
+    Places { failed: usize, all: usize, is_transient: bool },
+    #[error("{count} of the system keys need somebody to look after them")]
+    SystemKeys { count: usize, is_transient: bool, hint: &'static str },
     #[error("cannot start")]
     Build(#[from] BuildError),
     #[error("keys in memory cannot be protected")]
@@ -192,7 +196,10 @@ impl Failure {
             | Self::Revoke(error)
             | Self::Copy { source: error, .. }
             | Self::Shred(error) => exit_of_store(error),
-            Self::CorruptKeys(_) | Self::BrokenTable => Exit::Unavailable,
+            Self::Places { is_transient: true, .. } | Self::SystemKeys { is_transient: true, .. } => Exit::Temporary,
+            Self::CorruptKeys(_) | Self::BrokenTable | Self::Places { .. } | Self::SystemKeys { .. } => {
+                Exit::Unavailable
+            }
             Self::MasterKey(error) => exit_of_kms(error),
             Self::Build(BuildError::Id(_) | BuildError::Policy(_)) => Exit::Config,
             Self::Build(BuildError::Memory(error)) => exit_of_memory(error),
@@ -207,7 +214,9 @@ impl Failure {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InputTooLarge { .. } => Some("raise --max-payload"),
-            Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } => Some(hint),
+            Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } | Self::SystemKeys { hint, .. } => {
+                Some(hint)
+            }
             Self::NoKey(_) => Some("`keyward keys list` shows the ids of all keys and when they were created"),
             Self::BrokenTable => Some("make the changes that are called broken above"),
             Self::NoTable { .. } => Some("name the store that has the keys"),
@@ -246,6 +255,10 @@ impl Failure {
             {
                 Some("give the --kms that the keys in the --store were made with")
             }
+            Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) if error.is_transient() => Some(
+                "this process has no system key in memory: it can neither encrypt nor decrypt until the key management service \
+                 answers, which `keyward kms check` shows; processes that have it loaded go on",
+            ),
             Self::Rewrap(error) if exit_of_session(error) != Exit::Data => Some("--resume goes on where --out ends"),
             Self::Encrypt(Error::TooLarge { .. }) | Self::Decrypt(Error::TooLarge { .. }) => {
                 Some("raise --max-payload")

@@ -1,17 +1,17 @@
 //! What `--kms` names.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
 /// Bytes of a master key.
 const KEY: usize = 32;
 
 /// Who holds the master key. Has no `Debug`: it may be the key itself.
-#[derive(Clone, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone)]
 pub(super) enum KmsAddress {
     /// A file of 32 bytes.
     Local(PathBuf),
@@ -46,6 +46,8 @@ pub(super) enum KmsAddressError {
     Address(#[from] keyward::stores::AddressError),
     #[error("`{0}:` must be followed by the path of a file")]
     NoPath(&'static str),
+    #[error("there is one table of options, kms.aws; other services are named by a text")]
+    NoTable,
     #[error("a static master key has 64 hex digits, not {0}")]
     KeyDigits(usize),
     #[error("a static master key consists of hex digits")]
@@ -96,11 +98,42 @@ impl KmsAddress {
     }
 }
 
-impl TryFrom<String> for KmsAddress {
-    type Error = KmsAddressError;
+/// A text, or in a table, `[kms.aws]`, what the text says in one line.
+impl<'de> Deserialize<'de> for KmsAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
 
-    fn try_from(text: String) -> Result<Self, KmsAddressError> {
-        Zeroizing::new(text).parse()
+        impl<'de> Visitor<'de> for Read {
+            type Value = KmsAddress;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a key management service, or a table of its options")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<KmsAddress, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<KmsAddress, E> {
+                Zeroizing::new(text).parse().map_err(E::custom)
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut services: M) -> Result<KmsAddress, M::Error> {
+                let address = match services.next_key::<String>()?.as_deref() {
+                    #[cfg(feature = "aws-kms")]
+                    Some("aws") => KmsAddress::Aws(services.next_value()?),
+                    #[cfg(not(feature = "aws-kms"))]
+                    Some("aws") => return Err(M::Error::custom(KmsAddressError::NotBuilt("aws"))),
+                    _ => return Err(M::Error::custom(KmsAddressError::NoTable)),
+                };
+                match services.next_key::<IgnoredAny>()? {
+                    Some(_) => Err(M::Error::custom(KmsAddressError::NoTable)),
+                    None => Ok(address),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Read)
     }
 }
 

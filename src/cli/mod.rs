@@ -1,7 +1,7 @@
 //! The command: one file per subcommand, and what they share. It knows the library by its public API alone.
 //!
 //! * `run.rs` is the way from the command line to the exit code; `options.rs` is the command line.
-//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `migrate.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
+//! * `demo.rs`, `encrypt.rs`, `decrypt.rs`, `keys/`, `kms/`, `migrate.rs`, `doctor.rs`, `completions.rs` are the subcommands; `ending.rs` is what
 //!   they do when a signal ends them.
 //! * `settings.rs` are the options that all share, in their text forms; `store_address.rs` and `kms_address.rs`
 //!   are what `--store` and `--kms` name, `kms_secrets.rs` what a service takes as a login; parsed by a `quiet.rs` that repeats no secret;   `config.rs` settles flags, environment, file and defaults; `open.rs` makes a session factory of that.
@@ -24,6 +24,7 @@ mod error;
 mod format;
 mod input;
 mod keys;
+mod kms;
 mod kms_address;
 mod kms_secrets;
 mod migrate;

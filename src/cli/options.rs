@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use super::format::Format;
 use super::keys::Keys;
+use super::kms::Kms;
 use super::settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -19,6 +20,7 @@ Examples:
   keyward decrypt --partition alice --in a.json --out a.pdf
   keyward keys list                                        the keys in keyward.db
   keyward keys rotate --partition alice --execute          a new key for alice, now
+  keyward kms check                                        whether the master key can be used
   keyward doctor                                           what protects keys in memory here
 
 An option is taken from the command line, else from its environment variable, else from the
@@ -73,6 +75,9 @@ pub(super) enum Command {
     /// All but list are dry runs unless --execute is given: they say what they would do.
     #[command(subcommand)]
     Keys(Keys),
+    /// Look after the key management service that holds the master key: check, audit, repair
+    #[command(subcommand)]
+    Kms(Kms),
     /// Show how the table in the store should be, and how it is; --apply makes it
     ///
     /// Prints the statements that make a new table, and each difference of one that is there, with whether it matters. Needs no

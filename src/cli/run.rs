@@ -12,7 +12,7 @@ use super::keys::Keys;
 use super::kms_address::KmsAddress;
 use super::options::{Command, Parsed, Visible, parse};
 use super::store_address::StoreAddress;
-use super::{completions, decrypt, demo, doctor, encrypt, keys, migrate};
+use super::{completions, decrypt, demo, doctor, encrypt, keys, kms, migrate};
 
 /// Runs the command of this process.
 pub(crate) fn run() -> ExitCode {
@@ -72,6 +72,7 @@ fn dispatch(parsed: Parsed, ending: &Ending) -> Result<(), Failure> {
             }
             keys::run(&config, options, ending)
         }
+        Command::Kms(options) => protect(&config).and_then(|()| kms::run(&config, options)),
         Command::Migrate(options) => migrate::run(&config, options),
         Command::Doctor(options) => doctor::run(&config, options),
         Command::Completions(options) => completions::run(options),

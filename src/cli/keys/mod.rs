@@ -16,5 +16,5 @@ mod shred;
 
 pub(super) use options::Keys;
 pub(super) use rewrap::LineError;
-pub(super) use rows::all_keys;
+pub(super) use rows::{all_keys, system_keys};
 pub(super) use run::run;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use keyward::stores::{KeyAdmin, KeyRow};
-use keyward::{KeyId, KeyMeta};
+use keyward::{KeyId, KeyKind, KeyMeta};
 
 use crate::cli::error::Failure;
 use crate::cli::table::State;
@@ -17,13 +17,25 @@ const PAGE: usize = 500;
 /// # Errors
 /// [`Failure::List`].
 pub(in crate::cli) async fn all_keys(store: &dyn KeyAdmin) -> Result<Vec<KeyRow>, Failure> {
+    keys_of(store, |kind| kind.is_some()).await
+}
+
+/// Returns every system key of the store, as [`all_keys`] does.
+///
+/// # Errors
+/// [`Failure::List`].
+pub(in crate::cli) async fn system_keys(store: &dyn KeyAdmin) -> Result<Vec<KeyRow>, Failure> {
+    keys_of(store, |kind| kind == Some(KeyKind::System)).await
+}
+
+async fn keys_of(store: &dyn KeyAdmin, wanted: impl Fn(Option<KeyKind>) -> bool) -> Result<Vec<KeyRow>, Failure> {
     let mut keys: Vec<KeyRow> = Vec::new();
     let mut after: Option<KeyMeta> = None;
     loop {
         let page = store.list(after.as_ref(), PAGE).await.map_err(Failure::List)?;
         let Some(last) = page.last() else { break };
         after = Some(last.key.clone());
-        keys.extend(page.into_iter().filter(|row| row.key.id.kind().is_some()));
+        keys.extend(page.into_iter().filter(|row| wanted(row.key.id.kind())));
     }
     keys.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(keys)

@@ -1,0 +1,31 @@
+//! `keyward kms audit`
+
+use super::look::look_at_all;
+use super::options::Audit;
+use super::report::{judge, to_json, to_text};
+use super::service::Service;
+use super::verdict::{Outcome, Verdict};
+use crate::cli::config::Config;
+use crate::cli::error::Failure;
+use crate::cli::keys::system_keys;
+use crate::cli::open::{block_on, open_existing};
+use crate::cli::output::print;
+
+const REPAIR: &str = "`keyward kms repair` says what it would do, and does it with --execute";
+const READ: &str = "give the --kms that they were made with, or take rows that are damaged from a backup of the store";
+
+/// Prints which system keys in the store are not as they would be made now.
+///
+/// # Errors
+/// [`Failure`]; [`Failure::SystemKeys`] after everything was printed.
+pub(super) fn run(config: &Config, options: &Audit) -> Result<(), Failure> {
+    let seen = block_on(async {
+        let store = open_existing(&config.store).await?;
+        let kms = Service::open(config).await?;
+        Ok(look_at_all(&kms, system_keys(&*store.admin).await?).await)
+    })?;
+    let verdicts: Vec<Verdict> = seen.into_iter().map(|seen| seen.verdict).collect();
+    print(&if options.json { to_json(&verdicts, None) } else { to_text(&verdicts) })?;
+    let is_repairable = verdicts.iter().any(|verdict| verdict.outcome == Outcome::ToBeRepaired);
+    judge(&verdicts, if is_repairable { REPAIR } else { READ })
+}
