@@ -98,5 +98,11 @@ mod tests {
         assert_eq!(error(&key), Some(KmsAddressError::Unknown));
         assert_eq!(error("aws:us-west-2=arn"), Some(KmsAddressError::NotBuilt("aws")));
         assert_eq!(error("local:"), Some(KmsAddressError::NoPath));
+        #[cfg(feature = "vault")]
+        {
+            let address = "vault:https://vault.example:8200/keyward?namespace=team".parse::<KmsAddress>();
+            assert!(matches!(address, Ok(KmsAddress::Vault(options)) if options.key == "keyward"));
+            assert!(matches!(error("vault:"), Some(KmsAddressError::Address(_))));
+        }
     }
 }
