@@ -70,7 +70,7 @@ impl World {
         let factory = self.factory().await?;
         let record = factory.session("alice").await?.encrypt(payload).await?;
         factory.close().await?;
-        Ok(record.to_json().into())
+        Ok(record.to_json())
     }
 
     async fn decrypt(&self, record: &[u8]) -> TestResult<Vec<u8>> {

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use servers::{
-    DynamoDb, DynamoDbKind, Fault, MariaDb, MariaDbSetup, Postgres, PostgresSetup, Proxy, Redis, TestResult,
+    DynamoDb, DynamoDbKind, Fault, MariaDb, MariaDbSetup, OpenBao, OpenBaoSetup, Postgres, PostgresSetup, Proxy, Redis,
+    TestResult,
 };
 
 #[test]
@@ -40,6 +41,17 @@ fn what_speaks_dynamodb_answers() -> TestResult {
         let Some(server) = DynamoDb::shared(kind)? else { continue };
         assert_ne!(server.table(), server.table());
     }
+    Ok(())
+}
+
+#[test]
+fn openbao_is_sealed_and_unsealed_and_writes_what_it_is_asked() -> TestResult {
+    let Some(server) = OpenBao::start(&OpenBaoSetup::default())? else { return Ok(()) };
+    let key = server.new_key()?;
+    server.seal()?;
+    assert!(server.new_key().is_err());
+    server.unseal()?;
+    assert_eq!(server.asked(&format!("transit/keys/{key}"))?, 1);
     Ok(())
 }
 

@@ -168,5 +168,11 @@ mod tests {
         assert_eq!(error("local:"), Some(KmsAddressError::NoPath("local")));
         #[cfg(feature = "passphrase")]
         assert_eq!(error("sealed:"), Some(KmsAddressError::NoPath("sealed")));
+        #[cfg(feature = "vault")]
+        {
+            let address = "vault:https://vault.example:8200/keyward?namespace=team".parse::<KmsAddress>();
+            assert!(matches!(address, Ok(KmsAddress::Vault(options)) if options.key == "keyward"));
+            assert!(matches!(error("vault:"), Some(KmsAddressError::Address(_))));
+        }
     }
 }

@@ -26,13 +26,13 @@ async fn a_token_in_use_is_renewed_and_outlives_its_time() -> TestResult {
     let Some(server) = OpenBao::start(&OpenBaoSetup::default())? else { return Ok(()) };
     let key = server.new_key()?;
     let by_root = wrapped(&service(&server.url(), &key, ROOT)?).await?;
-    let role = Role::new(&server, &key, &json!({"token_ttl": "3s", "token_max_ttl": "1h"}))?;
+    let role = Role::new(&server, &key, &json!({"token_ttl": "6s", "token_max_ttl": "1h"}))?;
     let kms = role.service(&server.url(), &key)?;
-    keep_calling(&kms, &by_root, Duration::from_secs(7)).await?;
+    keep_calling(&kms, &by_root, Duration::from_secs(11)).await?;
     assert_eq!(role.logins(&server)?, 1);
     let renewals = server.asked("auth/token/renew-self")?;
-    // Seven seconds, each two a renewal of three.
-    assert!((2..=4).contains(&renewals), "{renewals}");
+    // Eleven seconds, each four a renewal of six.
+    assert!((2..=3).contains(&renewals), "{renewals}");
     Ok(())
 }
 
@@ -76,10 +76,10 @@ async fn an_idle_process_logs_in_again_when_its_token_has_ended() -> TestResult 
     let Some(server) = OpenBao::shared()? else { return Ok(()) };
     let key = server.new_key()?;
     let by_root = wrapped(&service(&server.url(), &key, ROOT)?).await?;
-    let role = Role::new(server, &key, &json!({"token_ttl": "1s", "token_max_ttl": "1s"}))?;
+    let role = Role::new(server, &key, &json!({"token_ttl": "2s", "token_max_ttl": "2s"}))?;
     let kms = role.service(&server.url(), &key)?;
     kms.decrypt_key(&by_root).await?;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     kms.decrypt_key(&by_root).await?;
     assert_eq!(role.logins(server)?, 2);
     Ok(())
@@ -127,7 +127,7 @@ async fn a_given_token_that_ends_is_told_and_a_file_of_one_is_read_again() -> Te
     let key = server.new_key()?;
     let by_root = wrapped(&service(&server.url(), &key, ROOT)?).await?;
     let policy = all_of(server, &key)?;
-    let short = || server.token(&json!({"policies": [policy], "explicit_max_ttl": "2s"}));
+    let short = || server.token(&json!({"policies": [policy], "explicit_max_ttl": "3s"}));
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("token");
     let (given, in_file) = (short()?, short()?);

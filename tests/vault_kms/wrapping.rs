@@ -122,12 +122,17 @@ async fn a_key_that_cannot_wrap_is_refused_at_once() -> TestResult {
 }
 
 #[tokio::test]
-async fn keys_of_every_type_that_encrypts_wrap() -> TestResult {
+async fn keys_of_every_type_that_encrypts_wrap_and_tell_tampering() -> TestResult {
     let Some(server) = OpenBao::shared()? else { return Ok(()) };
     for name in ["aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305", "rsa-2048"] {
         let key = server.name("key");
         server.ask("POST", &format!("transit/keys/{key}"), &json!({"type": name}))?;
-        works(&service(&server.url(), &key, ROOT)?).await?;
+        let kms = service(&server.url(), &key, ROOT)?;
+        let mut changed = works(&kms).await?;
+        let digit = changed.iter_mut().rev().nth(20).ok_or("it is long")?;
+        *digit = if *digit == b'A' { b'B' } else { b'A' };
+        let opened = kms.decrypt_key(&changed).await;
+        assert!(matches!(opened, Err(KmsError::Undecryptable)), "{name}: {opened:?}");
     }
     Ok(())
 }

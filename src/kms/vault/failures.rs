@@ -134,6 +134,10 @@ pub(super) fn refused(place: &str, request: Request, answer: &Answer) -> Refused
         (503, words) if words.contains("sealed") => {
             failure(KmsFailureKind::Unavailable, words, Some("it is sealed: unseal it"))
         }
+        // An RSA key says so as if the server were at fault.
+        (500, words) if request == Request::Decrypt && words.contains("rsa: decryption error") => {
+            Refused::Undecryptable
+        }
         (500.., words) => failure(KmsFailureKind::Unavailable, words, Some("see the log of the server")),
         (400, words) => bad_request(request, words, failure),
         (_, words) => failure(KmsFailureKind::Refused, words, None),
@@ -155,7 +159,7 @@ fn bad_request(
     } else if says("soft deleted") || says("soft-deleted") {
         failure(KmsFailureKind::KeyDisabled, words, Some("restore the key: it is marked as deleted"))
     } else if matches!(request, Request::Decrypt | Request::Rewrap)
-        && (says("invalid ciphertext") || says("authentication failed") || says("unable to decrypt"))
+        && (says("invalid ciphertext") || says("authentication failed"))
     {
         Refused::Undecryptable
     } else if request.is_login() {
@@ -292,6 +296,9 @@ mod tests {
         let body = r#"{"errors":["invalid ciphertext: version is too new"]}"#;
         assert_eq!(kind(400, body, Request::Decrypt), None);
         assert_eq!(kind(400, body, Request::Encrypt), Some(KmsFailureKind::Refused));
+        let body = r#"{"errors":["1 error occurred:\n\t* failed: crypto/rsa: decryption error\n\n"]}"#;
+        assert_eq!(kind(500, body, Request::Decrypt), None);
+        assert_eq!(kind(500, body, Request::Encrypt), Some(KmsFailureKind::Unavailable));
         assert_eq!(kind(400, r#"{"errors":["invalid role"]}"#, Request::Login), Some(KmsFailureKind::Credentials));
     }
 }

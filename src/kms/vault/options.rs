@@ -193,11 +193,13 @@ fn host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let is_plain = |character: char| character.is_ascii_graphic() && !"@'\"\\?#%".contains(character);
     let authority = rest.split('/').next()?;
-    let host = match authority.strip_prefix('[') {
-        Some(inner) => inner.split_once(']')?.0,
-        None => authority.split(':').next()?,
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(inner) => inner.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    (!host.is_empty() && rest.chars().all(is_plain) && url.parse::<hyper::Uri>().is_ok()).then_some(host)
+    let is_port = |port: &str| port.strip_prefix(':').is_some_and(|port| port.parse().is_ok_and(|port: u16| port > 0));
+    let is_url = rest.chars().all(is_plain) && url.parse::<hyper::Uri>().is_ok();
+    (!host.is_empty() && (port.is_empty() || is_port(port)) && is_url).then_some(host)
 }
 
 fn is_this_machine(host: &str) -> bool {
