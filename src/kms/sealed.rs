@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use secrecy::SecretString;
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, zeroize_stack};
 
 use super::key_file::{create, key_file, read, replace};
 use super::sealed_file::{SIZE, SealSettings, open, seal};
 use super::{KmsError, LocalKms};
 use crate::crypto::system_random;
+
+/// Stack that ciphers and hashes may have left something on: some blocks of 1 KiB, and their state.
+const TRACES: usize = 32 * 1024;
 
 /// Key files that are sealed under a passphrase: whoever has the file alone, in a backup for instance, has no key.
 ///
@@ -23,7 +26,11 @@ impl LocalKms {
     /// [`SealSettings`] allow, or does not open: a wrong passphrase looks like a file that was changed.
     pub fn open_sealed(path: impl AsRef<Path>, passphrase: &SecretString) -> Result<Self, KmsError> {
         let path = path.as_ref();
-        Self::of(path, &mut *unseal(path, passphrase)?)
+        without_traces(|| {
+            let mut key = Zeroizing::new([0; 32]);
+            unseal(path, passphrase, &mut key)?;
+            Self::of(path, &mut key)
+        })
     }
 
     /// Reads the master key from `path`, making a new one, sealed and of mode 0600, if there is none.
@@ -41,9 +48,11 @@ impl LocalKms {
     ) -> Result<Self, KmsError> {
         let path = path.as_ref();
         if !path.exists() {
-            let mut key = Zeroizing::new([0; 32]);
-            system_random()(&mut *key)?;
-            create(path, &sealed(path, &key, passphrase, settings)?)?;
+            without_traces(|| {
+                let mut key = Zeroizing::new([0; 32]);
+                system_random()(&mut *key)?;
+                create(path, &sealed(path, &key, passphrase, settings)?)
+            })?;
         }
         Self::open_sealed(path, passphrase)
     }
@@ -63,13 +72,28 @@ impl LocalKms {
         settings: SealSettings,
     ) -> Result<(), KmsError> {
         let path = path.as_ref();
-        let key = unseal(path, old)?;
-        replace(path, &sealed(path, &key, new, settings)?)
+        without_traces(|| {
+            let mut key = Zeroizing::new([0; 32]);
+            unseal(path, old, &mut key)?;
+            replace(path, &sealed(path, &key, new, settings)?)
+        })
     }
 }
 
-fn unseal(path: &Path, passphrase: &SecretString) -> Result<Zeroizing<[u8; 32]>, KmsError> {
-    open(&read(path)?, passphrase).map_err(|reason| key_file(path, reason, None))
+/// Does what leaves passphrases and keys on the stack and in registers, and wipes the stack below.
+fn without_traces<R>(work: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn frame<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
+    let result = frame(work);
+    zeroize_stack::<TRACES>();
+    result
+}
+
+fn unseal(path: &Path, passphrase: &SecretString, key: &mut [u8; 32]) -> Result<(), KmsError> {
+    open(&read(path)?, passphrase, key).map_err(|reason| key_file(path, reason, None))
 }
 
 fn sealed(

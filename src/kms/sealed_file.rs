@@ -8,7 +8,7 @@
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::{Zeroizing, zeroize_stack};
+use zeroize::Zeroizing;
 
 use super::key_file::SEALED;
 
@@ -22,9 +22,6 @@ const TAG: usize = 16;
 const HEADER: usize = SEALED.len() + VERSION.len() + 3 * 4 + SALT + NONCE;
 /// Bytes of the file.
 pub(super) const SIZE: usize = HEADER + KEY + TAG;
-
-/// Stack that deriving may have left passphrase and key on: some blocks of 1 KiB, and the state of a hash.
-const TRACES: usize = 32 * 1024;
 
 const NOT_SEALED: &str = "is not sealed under a passphrase; name it as `local:PATH`, or open it with LocalKms::open";
 const OTHER_VERSION: &str = "is sealed in a way that this version of Keyward does not know";
@@ -87,23 +84,23 @@ pub(super) fn seal(
     let mut file = [0; SIZE];
     file[..HEADER].copy_from_slice(&header);
     let (ciphertext, tag) = file[HEADER..].split_at_mut(KEY);
+    let nonce = Nonce::assume_unique_for_key(*nonce);
     cipher(passphrase, settings, salt)?
-        .seal_out_of_place_scatter(Nonce::assume_unique_for_key(*nonce), Aad::from(&header), key, ciphertext, &[], tag)
+        .seal_out_of_place_scatter(nonce, Aad::from(&header), key, ciphertext, &[], tag)
         .map_err(|_| NO_CIPHER)?;
     Ok(file)
 }
 
-/// Decrypts the master key of a sealed file.
+/// Decrypts the master key of a sealed file into `key`; returned by value, it would leave copies.
 ///
 /// # Errors
 /// What is wrong with the file or the passphrase.
-pub(super) fn open(file: &[u8], passphrase: &SecretString) -> Result<Zeroizing<[u8; KEY]>, &'static str> {
+pub(super) fn open(file: &[u8], passphrase: &SecretString, key: &mut [u8; KEY]) -> Result<(), &'static str> {
     let Sealed { header, settings, salt, nonce, ciphertext, tag } = Sealed::parse(file)?;
-    let mut key = Zeroizing::new([0; KEY]);
+    let nonce = Nonce::assume_unique_for_key(*nonce);
     cipher(passphrase, settings, salt)?
-        .open_separate_gather(Nonce::assume_unique_for_key(*nonce), Aad::from(header), ciphertext, tag, &mut *key)
-        .map_err(|_| NOT_AUTHENTIC)?;
-    Ok(key)
+        .open_separate_gather(nonce, Aad::from(header), ciphertext, tag, key)
+        .map_err(|_| NOT_AUTHENTIC)
 }
 
 /// The parts of a sealed file.
@@ -151,15 +148,11 @@ fn cipher(passphrase: &SecretString, settings: SealSettings, salt: &[u8; SALT]) 
         return Err(EMPTY);
     }
     let mut key = Zeroizing::new([0; KEY]);
-    let derived = derive(passphrase, settings.params()?, salt, &mut key);
-    zeroize_stack::<TRACES>();
-    derived?;
+    derive(passphrase, settings.params()?, salt, &mut key)?;
     Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*key).map_err(|_| NO_CIPHER)?))
 }
 
 /// Derives a key, and wipes the memory that this takes.
-// A frame of its own, whose traces its caller wipes.
-#[inline(never)]
 fn derive(passphrase: &[u8], params: Params, salt: &[u8; SALT], key: &mut [u8; KEY]) -> Result<(), &'static str> {
     let mut blocks = Zeroizing::new(Vec::new());
     blocks.try_reserve_exact(params.block_count()).map_err(|_| NO_MEMORY)?;
@@ -204,7 +197,10 @@ mod tests {
     #[test]
     fn a_changed_file_does_not_open_and_says_why() {
         let file = sealed();
-        let opened = |file: &[u8], text: &str| open(file, &passphrase(text)).map(|key| *key);
+        let opened = |file: &[u8], text: &str| {
+            let mut key = [0; KEY];
+            open(file, &passphrase(text), &mut key).map(|()| key)
+        };
         assert_eq!(opened(&file, "open sesame"), Ok([7; KEY]));
         assert_eq!(opened(&file, "open sesam"), Err(NOT_AUTHENTIC));
         assert_eq!(opened(&file, ""), Err(EMPTY));
@@ -244,7 +240,8 @@ mod tests {
             let mut forged = sealed();
             let numbers = [settings.memory_kib, settings.passes, settings.lanes].map(u32::to_be_bytes);
             forged[21..33].copy_from_slice(numbers.as_flattened());
-            assert_eq!(open(&forged, &passphrase("open sesame")).err(), Some(OUT_OF_BOUNDS), "{settings:?}");
+            let refused = open(&forged, &passphrase("open sesame"), &mut [0; KEY]);
+            assert_eq!(refused, Err(OUT_OF_BOUNDS), "{settings:?}");
         }
     }
 
