@@ -213,7 +213,10 @@ fn read(path: &Path) -> Result<Settings, ConfigError> {
 fn parse(text: &str) -> Result<Settings, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        ConfigError::Syntax { line: before.matches('\n').count() + 1, message: without_value(error.message()).to_owned() }
+        ConfigError::Syntax {
+            line: before.matches('\n').count() + 1,
+            message: without_value(error.message()).to_owned(),
+        }
     })
 }
 

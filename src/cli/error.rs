@@ -197,7 +197,9 @@ impl Failure {
             | Self::Copy { source: error, .. }
             | Self::Shred(error) => exit_of_store(error),
             Self::Places { is_transient: true, .. } | Self::SystemKeys { is_transient: true, .. } => Exit::Temporary,
-            Self::CorruptKeys(_) | Self::BrokenTable | Self::Places { .. } | Self::SystemKeys { .. } => Exit::Unavailable,
+            Self::CorruptKeys(_) | Self::BrokenTable | Self::Places { .. } | Self::SystemKeys { .. } => {
+                Exit::Unavailable
+            }
             Self::MasterKey(error) => exit_of_kms(error),
             Self::Build(BuildError::Id(_) | BuildError::Policy(_)) => Exit::Config,
             Self::Build(BuildError::Memory(error)) => exit_of_memory(error),
@@ -212,7 +214,9 @@ impl Failure {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InputTooLarge { .. } => Some("raise --max-payload"),
-            Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } | Self::SystemKeys { hint, .. } => Some(hint),
+            Self::BinaryToTerminal { hint, .. } | Self::Usage { hint, .. } | Self::SystemKeys { hint, .. } => {
+                Some(hint)
+            }
             Self::NoKey(_) => Some("`keyward keys list` shows the ids of all keys and when they were created"),
             Self::BrokenTable => Some("make the changes that are called broken above"),
             Self::NoTable { .. } => Some("name the store that has the keys"),

@@ -113,12 +113,7 @@ async fn repair(store: &dyn KeyAdmin, kms: &Service, mut verdict: Verdict, mut w
 }
 
 /// Has a key wrapped anew and puts that in its place, unless somebody else has changed it; tells whether it did.
-async fn repair_once(
-    store: &dyn KeyAdmin,
-    kms: &Service,
-    verdict: &Verdict,
-    wrapped: &[u8],
-) -> Result<bool, Fault> {
+async fn repair_once(store: &dyn KeyAdmin, kms: &Service, verdict: &Verdict, wrapped: &[u8]) -> Result<bool, Fault> {
     let Some(anew) = kms.repair(wrapped).await.map_err(|error| Fault::from(&error))? else {
         let text = "the key management service has nothing to add yet".to_owned();
         return Err(Fault { text, is_transient: true });
