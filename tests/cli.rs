@@ -200,6 +200,47 @@ fn a_store_on_a_server_that_is_not_there_is_named_without_its_password() -> Test
     Ok(())
 }
 
+#[cfg(feature = "passphrase")]
+#[test]
+fn a_sealed_master_key_needs_its_passphrase_which_is_never_shown() -> TestResult {
+    let world = World::new()?;
+    world.write("passphrase", b"hunter2\n")?;
+    world.write("keyward.toml", b"kms = 'sealed:master.key'\nkms-passphrase = 'hunter2'\n")?;
+    let encrypt = ["encrypt", "--partition", "alice", "--kms", "sealed:master.key"];
+    let with = |options: &[&'static str]| [&encrypt[..], options].concat();
+
+    let none = world.refused(&encrypt, b"", 64)?;
+    assert!(none.contains("KEYWARD_KMS_PASSPHRASE") && none.contains("--kms-passphrase-file"), "{none}");
+    assert!(!world.has("master.key") && !world.has("keyward.db"), "nothing is made without it");
+    world.ok(&with(&["--kms-passphrase-file", "passphrase"]), b"")?;
+    assert!(world.read("master.key")?.starts_with(b"keyward sealed key 1\n"));
+
+    let ways: [(Vec<&str>, Environment<'_>, i32, bool); 5] = [
+        (with(&["--kms-passphrase", "hunter2"]), &[], 0, true),
+        (with(&[]), &[("KEYWARD_KMS_PASSPHRASE", "hunter2")], 0, false),
+        (vec!["encrypt", "--partition", "alice", "--config", "keyward.toml"], &[], 0, false),
+        (
+            vec!["encrypt", "--partition", "alice", "--config", "keyward.toml"],
+            &[("KEYWARD_KMS_PASSPHRASE", "hunter3")],
+            78,
+            false,
+        ),
+        (with(&["--kms-passphrase", "hunter2", "--kms-passphrase-file", "passphrase"]), &[], 64, false),
+    ];
+    for (arguments, environment, code, warns) in ways {
+        let output = world.command(&arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output()?;
+        let complaint = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {complaint}");
+        assert!(!complaint.contains("hunter"), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.contains("see a passphrase on the command line"), warns, "{arguments:?}: {complaint}");
+    }
+    let plain = world.refused(&["encrypt", "--partition", "alice", "--kms", "local:master.key"], b"", 78)?;
+    assert!(plain.contains("name it as `sealed:PATH`"), "{plain}");
+    let help = world.command(&["encrypt", "--help"]).env("KEYWARD_KMS_PASSPHRASE", "hunter2").output()?;
+    assert!(help.status.success() && !String::from_utf8(help.stdout)?.contains("hunter2"));
+    Ok(())
+}
+
 /// Variables, with their values.
 type Environment<'a> = &'a [(&'a str, &'a str)];
 

@@ -1,5 +1,8 @@
 //! What every key management service must do, and what a master key in a file must do beside it.
 
+#[cfg(all(unix, feature = "vault"))]
+mod servers;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use keyward::stores::{InMemoryMetastore, Metastore};
 use keyward::{Error, KeyId, SessionFactory};
 use secrecy::ExposeSecret;
 
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+type TestResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const MASTER_KEY: &[u8; 32] = b"thisIsAStaticMasterKeyForTesting";
 
@@ -20,27 +23,41 @@ struct Services<K> {
     _folder: tempfile::TempDir,
 }
 
-async fn static_services() -> Result<Services<StaticKms>, Box<dyn std::error::Error>> {
-    let (service, stranger) = (StaticKms::new(MASTER_KEY)?, StaticKms::new(&[7; 32])?);
-    Ok(Services { service: service.into(), stranger: stranger.into(), _folder: tempfile::tempdir()? })
+fn services<K>(service: K, stranger: K, folder: tempfile::TempDir) -> TestResult<Option<Services<K>>> {
+    Ok(Some(Services { service: service.into(), stranger: stranger.into(), _folder: folder }))
 }
 
-async fn local_services() -> Result<Services<LocalKms>, Box<dyn std::error::Error>> {
+async fn static_services() -> TestResult<Option<Services<StaticKms>>> {
+    services(StaticKms::new(MASTER_KEY)?, StaticKms::new(&[7; 32])?, tempfile::tempdir()?)
+}
+
+async fn local_services() -> TestResult<Option<Services<LocalKms>>> {
     let folder = tempfile::tempdir()?;
     let service = LocalKms::open_or_create(folder.path().join("a.key"))?;
     let stranger = LocalKms::open_or_create(folder.path().join("b.key"))?;
-    Ok(Services { service: service.into(), stranger: stranger.into(), _folder: folder })
+    services(service, stranger, folder)
 }
 
-async fn factory<K: KeyManagementService>(
-    kms: &Arc<K>,
-    store: &Arc<InMemoryMetastore>,
-) -> Result<SessionFactory, Box<dyn std::error::Error>> {
+/// Two keys of one server; none where there is no server.
+#[cfg(all(unix, feature = "vault"))]
+async fn vault_services() -> TestResult<Option<Services<keyward::kms::VaultKms>>> {
+    use keyward::kms::{VaultKms, VaultOptions, VaultSecret};
+
+    let Some(server) = servers::OpenBao::shared()? else { return Ok(None) };
+    let service = || {
+        let mut options = VaultOptions::new(&server.url(), &server.new_key()?);
+        assert!(options.give_secret(VaultSecret::Given(servers::ROOT.into())));
+        TestResult::Ok(VaultKms::new(options)?)
+    };
+    services(service()?, service()?, tempfile::tempdir()?)
+}
+
+async fn factory<K: KeyManagementService>(kms: &Arc<K>, store: &Arc<InMemoryMetastore>) -> TestResult<SessionFactory> {
     Ok(SessionFactory::builder("svc", "prod").metastore(Arc::clone(store)).kms(Arc::clone(kms)).build().await?)
 }
 
 /// Has a factory make a system key and returns it as the service wrapped it.
-async fn wrapped_key<K: KeyManagementService>(kms: &Arc<K>) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+async fn wrapped_key<K: KeyManagementService>(kms: &Arc<K>) -> TestResult<Vec<u8>> {
     let store = Arc::new(InMemoryMetastore::new());
     let factory = factory(kms, &store).await?;
     factory.session("alice").await?.encrypt(b"tea").await?;
@@ -118,7 +135,8 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $story() -> TestResult {
-                    super::$story($services.await?).await
+                    let Some(services) = $services.await? else { return Ok(()) };
+                    super::$story(services).await
                 }
             )+
         }
@@ -137,6 +155,10 @@ macro_rules! contract {
 
 contract!(static_kms, static_services());
 contract!(local_kms, local_services());
+#[cfg(feature = "passphrase")]
+contract!(sealed_kms, sealed::services());
+#[cfg(all(unix, feature = "vault"))]
+contract!(vault_kms, vault_services());
 
 #[tokio::test]
 async fn a_key_file_holds_what_a_static_master_key_would_be() -> TestResult {
@@ -151,6 +173,11 @@ async fn a_key_file_holds_what_a_static_master_key_would_be() -> TestResult {
 
 #[tokio::test]
 async fn processes_that_create_a_key_file_at_once_all_use_the_same_key() -> TestResult {
+    all_use_the_same_key(|path| LocalKms::open_or_create(path)).await
+}
+
+/// Has many open a file that is not there, each by `open`.
+async fn all_use_the_same_key(open: impl Fn(&Path) -> Result<LocalKms, KmsError> + Sync) -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("master.key");
     let barrier = std::sync::Barrier::new(16);
@@ -159,15 +186,17 @@ async fn processes_that_create_a_key_file_at_once_all_use_the_same_key() -> Test
             .map(|_| {
                 scope.spawn(|| {
                     barrier.wait();
-                    LocalKms::open_or_create(&path)
+                    open(&path)
                 })
             })
             .collect();
         openers.into_iter().map(|opener| opener.join().expect("no panic")).collect::<Result<_, _>>()
     })?;
-    let first = Arc::new(services.into_iter().next().ok_or("sixteen services")?);
-    let wrapped = wrapped_key(&first).await?;
-    assert!(LocalKms::open(&path)?.decrypt_key(&wrapped).await.is_ok());
+    let mut services = services.into_iter();
+    let wrapped = wrapped_key(&Arc::new(services.next().ok_or("sixteen services")?)).await?;
+    for service in services {
+        assert!(service.decrypt_key(&wrapped).await.is_ok());
+    }
     let names: Vec<_> =
         fs::read_dir(folder.path())?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
     assert_eq!(names, ["master.key"], "no temporary file is left");
@@ -216,6 +245,162 @@ fn services_print_nothing_of_their_keys() -> TestResult {
     assert_eq!(printed, "StaticKms");
     assert!(matches!(StaticKms::new(b"short"), Err(KmsError::KeySize(5))));
     Ok(())
+}
+
+/// Master keys in files that are sealed under a passphrase.
+#[cfg(feature = "passphrase")]
+mod sealed {
+    use keyward::kms::SealSettings;
+    use secrecy::SecretString;
+
+    use super::*;
+
+    /// As little as Argon2 takes: what these tests are about costs nobody anything.
+    const CHEAP: SealSettings = SealSettings { memory_kib: 8, passes: 1, lanes: 1 };
+
+    pub(super) async fn services() -> Result<Services<LocalKms>, Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let service = LocalKms::open_or_create_sealed(folder.path().join("a.key"), &sesame(), CHEAP)?;
+        let stranger = LocalKms::open_or_create_sealed(folder.path().join("b.key"), &sesame(), CHEAP)?;
+        Ok(Services { service: service.into(), stranger: stranger.into(), _folder: folder })
+    }
+
+    fn sesame() -> SecretString {
+        SecretString::from("open sesame")
+    }
+
+    /// Why a file was refused, in words that hold no passphrase.
+    fn reason<T>(refused: Result<T, KmsError>) -> Result<&'static str, Box<dyn std::error::Error>> {
+        let Err(error) = refused else { return Err("it was taken".into()) };
+        assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
+        match error {
+            KmsError::KeyFile { reason, .. } => Ok(reason),
+            other => Err(other.into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sealed_file_opens_under_its_passphrase_alone() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("master.key");
+        assert!(reason(LocalKms::open_sealed(&path, &sesame()))?.contains("not found"));
+        let made = Arc::new(LocalKms::open_or_create_sealed(&path, &sesame(), CHEAP)?);
+        let wrapped = wrapped_key(&made).await?;
+        let file = fs::read(&path)?;
+        assert_eq!((file.len(), file.starts_with(b"keyward sealed key 1\n")), (109, true));
+        for again in [
+            LocalKms::open_sealed(&path, &sesame())?,
+            LocalKms::open_or_create_sealed(&path, &sesame(), SealSettings::default())?,
+        ] {
+            assert!(again.decrypt_key(&wrapped).await.is_ok());
+            assert!(!format!("{again:?}").contains("sesame"));
+        }
+        for wrong in ["Open sesame", "open sesame ", "open"] {
+            let refused = LocalKms::open_sealed(&path, &SecretString::from(wrong));
+            assert!(reason(refused)?.contains("passphrase is wrong, or the file was changed"), "{wrong:?}");
+        }
+        let empty = SecretString::from("");
+        assert!(reason(LocalKms::open_sealed(&path, &empty))?.contains("empty"));
+        let other = folder.path().join("other.key");
+        assert!(reason(LocalKms::open_or_create_sealed(&other, &empty, CHEAP))?.contains("empty"));
+        let greedy = SealSettings { memory_kib: 2 << 20, ..CHEAP };
+        assert!(reason(LocalKms::open_or_create_sealed(&other, &sesame(), greedy))?.contains("1 GiB"));
+        assert!(!other.exists());
+        assert_eq!(fs::read(&path)?, file, "reading changes nothing");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn processes_that_create_a_sealed_file_at_once_all_use_the_same_key() -> TestResult {
+        all_use_the_same_key(|path| LocalKms::open_or_create_sealed(path, &sesame(), CHEAP)).await
+    }
+
+    #[test]
+    fn plain_and_sealed_files_are_told_apart() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let (plain, sealed) = (folder.path().join("plain.key"), folder.path().join("sealed.key"));
+        LocalKms::open_or_create(&plain)?;
+        LocalKms::open_or_create_sealed(&sealed, &sesame(), CHEAP)?;
+        let before = [fs::read(&plain)?, fs::read(&sealed)?];
+        for refused in [LocalKms::open(&sealed), LocalKms::open_or_create(&sealed)] {
+            assert!(reason(refused)?.contains("name it as `sealed:PATH`"));
+        }
+        for refused in
+            [LocalKms::open_sealed(&plain, &sesame()), LocalKms::open_or_create_sealed(&plain, &sesame(), CHEAP)]
+        {
+            assert!(reason(refused)?.contains("name it as `local:PATH`"));
+        }
+        let changed = LocalKms::change_passphrase(&plain, &sesame(), &sesame(), CHEAP);
+        assert!(reason(changed)?.contains("is not sealed"));
+        for size in [0, 50, 108, 110, 1000] {
+            let mut bytes = before[1].clone();
+            bytes.resize(size, 0);
+            write_private(&sealed, &bytes)?;
+            assert!(LocalKms::open_or_create_sealed(&sealed, &sesame(), CHEAP).is_err(), "{size}");
+            assert_eq!(fs::read(&sealed)?, bytes, "left as it is");
+        }
+        assert_eq!(fs::read(&plain)?, before[0]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_changed_passphrase_opens_the_same_master_key() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("master.key");
+        let wrapped = wrapped_key(&Arc::new(LocalKms::open_or_create_sealed(&path, &sesame(), CHEAP)?)).await?;
+        let before = fs::read(&path)?;
+        let (new, empty) = (SecretString::from("Mellon"), SecretString::from(""));
+        let greedy = SealSettings { passes: 1000, ..CHEAP };
+        let changes = [(&new, &new, CHEAP), (&sesame(), &empty, CHEAP), (&sesame(), &new, greedy)];
+        for (old, new, settings) in changes {
+            reason(LocalKms::change_passphrase(&path, old, new, settings))?;
+            assert_eq!(fs::read(&path)?, before, "it stays as it was");
+        }
+        // A link to the file stays one.
+        #[cfg(unix)]
+        let path = {
+            let link = folder.path().join("link.key");
+            std::os::unix::fs::symlink(&path, &link)?;
+            // Only root may; whose it is, it stays.
+            let _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400))?;
+            link
+        };
+        #[cfg(unix)]
+        let owner = owner_of(&path)?;
+        LocalKms::change_passphrase(&path, &sesame(), &new, SealSettings { lanes: 2, memory_kib: 16, passes: 2 })?;
+        assert!(LocalKms::open_sealed(&path, &new)?.decrypt_key(&wrapped).await.is_ok());
+        assert!(reason(LocalKms::open_sealed(&path, &sesame()))?.contains("wrong"));
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path)?.permissions());
+            assert_eq!((mode & 0o777, fs::symlink_metadata(&path)?.is_symlink()), (0o400, true));
+            assert_eq!(owner_of(&path)?, owner);
+        }
+        assert_eq!(fs::read_dir(folder.path())?.count(), if cfg!(unix) { 2 } else { 1 }, "no temporary file is left");
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn owner_of(path: &Path) -> std::io::Result<(u32, u32)> {
+        use std::os::unix::fs::MetadataExt;
+
+        fs::metadata(path).map(|metadata| (metadata.uid(), metadata.gid()))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_sealed_file_is_its_owners_alone() -> TestResult {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("master.key");
+        LocalKms::open_or_create_sealed(&path, &sesame(), CHEAP)?;
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
+        assert!(reason(LocalKms::open_sealed(&path, &sesame()))?.contains("chmod 600"));
+        Ok(())
+    }
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

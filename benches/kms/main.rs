@@ -85,7 +85,7 @@ struct Side {
     kms: Arc<AwsKms>,
     factory: SessionFactory,
     keys: Keys,
-    clock: ManualClock,
+    clock: Arc<ManualClock>,
     store: Arc<InMemoryMetastore>,
     /// With its key, each.
     clients: Vec<(Client, String)>,
@@ -107,11 +107,11 @@ impl Side {
         let mut options = AwsKmsOptions::new(map);
         options.preferred = names.first().map(|name| (*name).to_owned());
         let kms = Arc::new(AwsKms::from_clients(clients.iter().map(|(client, _)| client.clone()), options)?);
-        let (store, clock) = (Arc::new(InMemoryMetastore::new()), ManualClock::at(SystemTime::now()));
+        let (store, clock) = (Arc::new(InMemoryMetastore::new()), Arc::new(ManualClock::at(SystemTime::now())));
         let factory = SessionFactory::builder("svc", "prod")
             .metastore(Arc::clone(&store))
             .kms(Arc::clone(&kms))
-            .clock(clock.clone())
+            .clock(Arc::clone(&clock))
             .build()
             .await?;
         let keys = factory.keys(Arc::clone(&store));

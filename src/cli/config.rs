@@ -57,7 +57,7 @@ impl Config {
     /// Reads the configuration file, if one is named, and settles every option.
     ///
     /// # Errors
-    /// [`Failure::Config`].
+    /// [`Failure::Config`], and [`Failure::Open`] of a file that holds a secret.
     pub(super) fn load(common: Common) -> Result<Self, Failure> {
         let mut file = match &common.config {
             Some(path) => read(path).map_err(|source| Failure::Config { path: path.clone(), source })?,
@@ -68,13 +68,14 @@ impl Config {
         let kms_secrets = KmsSecrets::take(&mut given, &mut file);
         // A password that is given here takes precedence over a file's, whichever way either is given.
         let is_given = given.store_password.is_some() || given.store_password_file.is_some();
-        let mut settings = given.or(if is_given { file.without_password() } else { file });
+        let file = if is_given { file.without_password() } else { file };
+        let mut settings = given.or(file);
         if let Some(path) = settings.store_password_file.take() {
             settings.store_password = Some(read_password(&path)?);
         }
         let password = settings.store_password.take();
         let mut config = Self::settle(settings);
-        kms_secrets.give_to(&mut config.kms);
+        kms_secrets.give_to(&mut config.kms)?;
         if let Some(password) = password
             && !config.store.set_password(password)
         {

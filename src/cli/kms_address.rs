@@ -1,8 +1,9 @@
 //! What `--kms` names.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
@@ -20,6 +21,9 @@ pub(super) enum KmsAddress {
     /// A Transit key of Vault or OpenBao.
     #[cfg(feature = "vault")]
     Vault(Box<keyward::kms::VaultOptions>),
+    /// A file that holds it sealed, and the passphrase that opens it, once that is known.
+    #[cfg(feature = "passphrase")]
+    Sealed(PathBuf, Option<SecretString>),
     /// The key itself.
     Static(Zeroizing<[u8; KEY]>),
 }
@@ -30,8 +34,8 @@ pub(super) enum KmsAddressError {
     #[error("the key management service {0:?} is not in this build")]
     NotBuilt(&'static str),
     #[error(
-        "not the name of a key management service, which is local:PATH, aws:REGION=ARN,…, vault:https://HOST:PORT/KEY \
-         or static:HEX"
+        "not the name of a key management service, which is local:PATH, aws:REGION=ARN,…, vault:https://HOST:PORT/KEY, \
+         sealed:PATH or static:HEX"
     )]
     Unknown,
     #[cfg(feature = "aws-kms")]
@@ -40,10 +44,10 @@ pub(super) enum KmsAddressError {
     #[cfg(feature = "vault")]
     #[error(transparent)]
     Address(#[from] keyward::stores::AddressError),
+    #[error("`{0}:` must be followed by the path of a file")]
+    NoPath(&'static str),
     #[error("there is one table of options, kms.aws; other services are named by a text")]
     NoTable,
-    #[error("`local:` must be followed by the path of a file")]
-    NoPath,
     #[error("a static master key has 64 hex digits, not {0}")]
     KeyDigits(usize),
     #[error("a static master key consists of hex digits")]
@@ -51,7 +55,7 @@ pub(super) enum KmsAddressError {
 }
 
 /// What other builds ask for master keys.
-const OTHER_SERVICES: [&str; 2] = ["aws", "vault"];
+const OTHER_SERVICES: [&str; 3] = ["aws", "sealed", "vault"];
 
 impl std::str::FromStr for KmsAddress {
     type Err = KmsAddressError;
@@ -59,7 +63,7 @@ impl std::str::FromStr for KmsAddress {
     fn from_str(text: &str) -> Result<Self, KmsAddressError> {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         match scheme {
-            "local" if rest.is_empty() => Err(KmsAddressError::NoPath),
+            "local" if rest.is_empty() => Err(KmsAddressError::NoPath("local")),
             "local" => Ok(Self::Local(rest.into())),
             #[cfg(feature = "aws-kms")]
             "aws" => {
@@ -69,11 +73,27 @@ impl std::str::FromStr for KmsAddress {
             }
             #[cfg(feature = "vault")]
             "vault" => Ok(Self::Vault(Box::new(text.parse()?))),
+            #[cfg(feature = "passphrase")]
+            "sealed" if rest.is_empty() => Err(KmsAddressError::NoPath("sealed")),
+            #[cfg(feature = "passphrase")]
+            "sealed" => Ok(Self::Sealed(rest.into(), None)),
             "static" => Ok(Self::Static(hex_key(rest)?)),
             other => Err(match OTHER_SERVICES.into_iter().find(|known| *known == other) {
                 Some(known) => KmsAddressError::NotBuilt(known),
                 None => KmsAddressError::Unknown,
             }),
+        }
+    }
+}
+
+impl KmsAddress {
+    /// Returns the file that holds the master key, where one does.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            #[cfg(feature = "passphrase")]
+            Self::Sealed(path, _) => Some(path),
+            _ => None,
         }
     }
 }
@@ -145,6 +165,8 @@ mod tests {
         assert_eq!(error(&format!("static:{}", "+0".repeat(32))), Some(KmsAddressError::KeyNotHex));
         assert_eq!(error(&key), Some(KmsAddressError::Unknown));
         assert_eq!(error("aws:us-west-2=arn"), Some(KmsAddressError::NotBuilt("aws")));
-        assert_eq!(error("local:"), Some(KmsAddressError::NoPath));
+        assert_eq!(error("local:"), Some(KmsAddressError::NoPath("local")));
+        #[cfg(feature = "passphrase")]
+        assert_eq!(error("sealed:"), Some(KmsAddressError::NoPath("sealed")));
     }
 }

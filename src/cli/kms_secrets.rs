@@ -1,23 +1,25 @@
-//! What a key management service takes as a login, given apart from its address.
+//! What a key management service takes as a login or to open its file, given apart from its address.
 
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+use super::error::Failure;
 use super::kms_address::KmsAddress;
 use super::settings::Settings;
 
 /// A secret, or the file that it stands in.
 #[derive(Default)]
-pub(super) struct Source {
-    pub(super) secret: Option<SecretString>,
-    pub(super) file: Option<PathBuf>,
+struct Source {
+    secret: Option<SecretString>,
+    file: Option<PathBuf>,
 }
 
-/// The secrets of all ways to log in.
+/// The secrets of all services.
 pub(super) struct KmsSecrets {
-    pub(super) token: Source,
-    pub(super) secret_id: Source,
+    token: Source,
+    secret_id: Source,
+    passphrase: Source,
 }
 
 impl KmsSecrets {
@@ -33,31 +35,43 @@ impl KmsSecrets {
                 secret: settings.kms_secret_id.take(),
                 file: settings.kms_secret_id_file.take(),
             }),
+            passphrase: of(|settings| Source {
+                secret: settings.kms_passphrase.take(),
+                file: settings.kms_passphrase_file.take(),
+            }),
         }
     }
 
-    /// Gives the service the one that its way to log in takes; what is set for all commands does the others no harm.
-    #[cfg(feature = "vault")]
-    pub(super) fn give_to(self, kms: &mut KmsAddress) {
-        use keyward::kms::{VaultAuth, VaultSecret};
+    /// Gives the service the one that it takes; what is set for all commands does the others no harm.
+    ///
+    /// # Errors
+    /// [`Failure::Open`] of the file that holds a passphrase; those of a login are read when that takes place.
+    pub(super) fn give_to(self, kms: &mut KmsAddress) -> Result<(), Failure> {
+        let Self { token, secret_id, passphrase } = self;
+        // Each is taken by a service that not every build has.
+        let _ = (&token, &secret_id, &passphrase);
+        match kms {
+            #[cfg(feature = "passphrase")]
+            KmsAddress::Sealed(_, place) => {
+                let read = passphrase.file.as_deref().map(super::config::read_password).transpose()?;
+                *place = read.or(passphrase.secret);
+            }
+            #[cfg(feature = "vault")]
+            KmsAddress::Vault(options) => {
+                use keyward::kms::{VaultAuth, VaultSecret};
 
-        let KmsAddress::Vault(options) = kms else { return };
-        let source = match &options.auth {
-            None | Some(VaultAuth::Token(_)) => self.token,
-            Some(VaultAuth::AppRole { .. }) => self.secret_id,
-            Some(_) => return,
-        };
-        let secret = source.file.map(VaultSecret::File).or(source.secret.map(VaultSecret::Given));
-        if secret.is_some_and(|secret| !options.give_secret(secret)) {
-            tracing::debug!("the key management service takes no secret: the one that is given is not used");
+                let source = match &options.auth {
+                    None | Some(VaultAuth::Token(_)) => token,
+                    Some(VaultAuth::AppRole { .. }) => secret_id,
+                    Some(_) => return Ok(()),
+                };
+                let secret = source.file.map(VaultSecret::File).or(source.secret.map(VaultSecret::Given));
+                if secret.is_some_and(|secret| !options.give_secret(secret)) {
+                    tracing::debug!("the key management service takes no secret: the one that is given is not used");
+                }
+            }
+            _ => {}
         }
-    }
-
-    /// Gives nobody anything: no service of this build logs in.
-    #[cfg(not(feature = "vault"))]
-    pub(super) fn give_to(self, _: &mut KmsAddress) {
-        let Self { token, secret_id } = self;
-        drop([token.secret, secret_id.secret]);
-        drop([token.file, secret_id.file]);
+        Ok(())
     }
 }

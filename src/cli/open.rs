@@ -12,7 +12,6 @@ use tokio::runtime::Runtime;
 use super::config::Config;
 use super::ending::Ending;
 use super::error::Failure;
-use super::kms_address::KmsAddress;
 use super::open_kms::Kms;
 use super::run::warn;
 use super::store_address::StoreAddress;
@@ -86,8 +85,8 @@ async fn open_both(config: &Config) -> Result<(Store, Kms), Failure> {
         return Ok((Store::open(&config.store).await?, kms));
     }
     let store = Store::open(&config.store).await?;
-    let is_new = match &config.kms {
-        KmsAddress::Local(path) if is_missing(path) => !has_keys(config, &store).await?,
+    let is_new = match config.kms.file() {
+        Some(path) if is_missing(path) => !has_keys(config, &store).await?,
         _ => false,
     };
     Ok((store, Kms::open(&config.kms, is_new).await?))

@@ -171,7 +171,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Par
     };
     let visible = Visible {
         kms: is_visible("kms"),
-        kms_secret: is_visible("kms_token") || is_visible("kms_secret_id"),
+        kms_secret: is_visible("kms_token") || is_visible("kms_secret_id") || is_visible("kms_passphrase"),
         store: is_visible("store"),
         store_password: is_visible("store_password"),
         read_replica: is_visible("read_replica"),

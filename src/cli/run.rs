@@ -87,7 +87,7 @@ fn warn_of_secrets(config: &Config, command: &Command, visible: &Visible) {
     if visible.kms_secret {
         warn(
             "other users of this machine can see a secret on the command line; KEYWARD_KMS_TOKEN, KEYWARD_KMS_SECRET_ID, \
-             --kms-token-file or --kms-secret-id-file hide it",
+             KEYWARD_KMS_PASSPHRASE, the options that name a file, or --config hide it",
         );
     }
     let in_replica = visible.read_replica && config.read_replica.as_ref().is_some_and(StoreAddress::has_password);

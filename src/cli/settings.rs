@@ -50,7 +50,8 @@ pub(super) struct Settings {
     #[arg(long, global = true, env = "KEYWARD_READABLE_SUFFIXES", value_name = "NAMES")]
     pub(super) readable_suffixes: Option<Suffixes>,
     /// The master key: local:PATH, a file made on first use with mode 0600; aws:REGION=ARN,REGION=ARN;preferred=REGION, keys of
-    /// AWS KMS; vault:https://HOST:PORT/KEY, a Transit key of Vault or OpenBao; or static:HEX, 64 hex digits for tests
+    /// AWS KMS; vault:https://HOST:PORT/KEY, a Transit key of Vault or OpenBao; sealed:PATH, a file that a
+    /// passphrase opens; or static:HEX, 64 hex digits for tests
     /// [default: local:keyward.key]
     #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
         value_parser = Quiet::<KmsAddress>::new())]
@@ -83,6 +84,20 @@ pub(super) struct Settings {
         conflicts_with = "kms_secret_id_file"
     )]
     pub(super) kms_secret_id: Option<SecretString>,
+    /// A file that holds the passphrase of a sealed master key; a line break at its end does not count
+    #[arg(long, global = true, env = "KEYWARD_KMS_PASSPHRASE_FILE", value_name = "FILE")]
+    pub(super) kms_passphrase_file: Option<PathBuf>,
+    /// The passphrase of a sealed master key: meant for the environment, where other users do not see it
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWARD_KMS_PASSPHRASE",
+        value_name = "PASSPHRASE",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "kms_passphrase_file"
+    )]
+    pub(super) kms_passphrase: Option<SecretString>,
     /// How long a key encrypts; it decrypts for ever [default: 90d]
     #[arg(long, global = true, env = "KEYWARD_EXPIRE_AFTER", value_name = "TIME")]
     pub(super) expire_after: Option<Span>,
@@ -133,6 +148,8 @@ impl Settings {
             kms_token: self.kms_token.or(other.kms_token),
             kms_secret_id_file: self.kms_secret_id_file.or(other.kms_secret_id_file),
             kms_secret_id: self.kms_secret_id.or(other.kms_secret_id),
+            kms_passphrase_file: self.kms_passphrase_file.or(other.kms_passphrase_file),
+            kms_passphrase: self.kms_passphrase.or(other.kms_passphrase),
             expire_after: self.expire_after.or(other.expire_after),
             revoke_check: self.revoke_check.or(other.revoke_check),
             create_precision: self.create_precision.or(other.create_precision),

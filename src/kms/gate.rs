@@ -54,6 +54,8 @@ pub(crate) struct Gate {
     place: String,
     breaker: Option<Breaker>,
     state: AtomicU8,
+    /// The kind of the last failure that may pass.
+    last: AtomicU8,
     calls: AtomicU64,
     failures: [AtomicU64; KmsFailureKind::ALL.len()],
     missed_wraps: AtomicU64,
@@ -67,6 +69,7 @@ impl Gate {
             place: place.into(),
             breaker: breaker.map(Breaker::new),
             state: AtomicU8::new(KmsState::Untried as u8),
+            last: AtomicU8::new(KmsFailureKind::Timeout as u8),
             calls: AtomicU64::new(0),
             failures: Default::default(),
             missed_wraps: AtomicU64::new(0),
@@ -80,8 +83,9 @@ impl Gate {
             Ok(pass) => pass,
             Err(refusal) => {
                 self.count(KmsFailureKind::Paused);
-                let reason =
-                    format!("failed {} times in a row, asked again in {:?}", refusal.failures, refusal.retry_in);
+                let last = KmsFailureKind::ALL[usize::from(self.last.load(Ordering::Relaxed))];
+                let (failures, retry_in) = (refusal.failures, refusal.retry_in);
+                let reason = format!("{failures} failures in a row, the last one: {last}; asked again in {retry_in:?}");
                 return Err(KmsFailure::new(&self.place, KmsFailureKind::Paused, reason));
             }
         };
@@ -152,13 +156,18 @@ impl Entry<'_> {
         let pass = self.pass.take().expect("a call ends once");
         let Some(kind) = failure else { return self.gate.answered() };
         self.gate.count(kind);
-        if kind.is_transient() { self.gate.failed(pass) } else { self.gate.answered() }
+        if !kind.is_transient() {
+            return self.gate.answered();
+        }
+        self.gate.last.store(kind as u8, Ordering::Relaxed);
+        self.gate.failed(pass);
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
+            self.gate.last.store(KmsFailureKind::Timeout as u8, Ordering::Relaxed);
             self.gate.failed(pass);
         }
     }
@@ -170,33 +179,44 @@ mod tests {
 
     use super::*;
 
-    fn gate() -> Gate {
-        let pause = Duration::from_secs(1);
+    fn gate(pause: Duration) -> Gate {
         Gate::new("here", Some(BreakerPolicy { failures: 2, first_pause: pause, most_pause: pause }))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_place_that_keeps_failing_is_paused_and_tried_again() {
-        let gate = gate();
+    fn fail(gate: &Gate) {
+        gate.enter().unwrap().end(Some(KmsFailureKind::Network));
+    }
+
+    #[test]
+    fn a_place_that_keeps_failing_is_paused() {
+        let gate = gate(Duration::from_secs(3600));
         assert_eq!(gate.health().state, KmsState::Untried);
         for state in [KmsState::Failing, KmsState::Paused] {
-            gate.enter().unwrap().end(Some(KmsFailureKind::Network));
+            fail(&gate);
             assert_eq!(gate.health().state, state);
         }
-        assert_eq!(gate.enter().err().map(|failure| failure.kind), Some(KmsFailureKind::Paused));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        drop(gate.enter().unwrap());
-        assert_eq!(gate.health().state, KmsState::Paused, "the trial took too long");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        gate.enter().unwrap().end(None);
+        let refused = gate.enter().err().unwrap();
+        assert_eq!(refused.kind, KmsFailureKind::Paused);
+        assert!(refused.to_string().contains("the last one: network"), "{refused}");
         let health = gate.health();
-        assert_eq!((health.state, health.calls), (KmsState::Up, 4));
+        assert_eq!((health.state, health.calls), (KmsState::Paused, 2));
         assert_eq!(health.failures, [(KmsFailureKind::Network, 2), (KmsFailureKind::Paused, 1)]);
     }
 
-    #[tokio::test]
-    async fn who_refuses_is_up() {
-        let gate = gate();
+    #[test]
+    fn a_place_is_tried_again_after_its_pause() {
+        let gate = gate(Duration::ZERO);
+        fail(&gate);
+        fail(&gate);
+        drop(gate.enter().unwrap());
+        assert_eq!(gate.health().state, KmsState::Paused, "the trial took too long");
+        gate.enter().unwrap().end(None);
+        assert_eq!(gate.health().state, KmsState::Up);
+    }
+
+    #[test]
+    fn who_refuses_is_up() {
+        let gate = gate(Duration::ZERO);
         for _ in 0..5 {
             gate.enter().unwrap().end(Some(KmsFailureKind::AccessDenied));
         }

@@ -4,7 +4,12 @@ mod admin;
 #[cfg(feature = "aws-kms")]
 mod aws;
 mod gate;
+mod key_file;
 mod local;
+#[cfg(feature = "passphrase")]
+mod sealed;
+#[cfg(feature = "passphrase")]
+mod sealed_file;
 mod static_key;
 #[cfg(feature = "vault")]
 mod vault;
@@ -22,6 +27,8 @@ pub use aws::{AwsKms, AwsKmsOptions, Hedge, KeyArn, RegionMap};
 pub(crate) use gate::Gate;
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
+#[cfg(feature = "passphrase")]
+pub use sealed_file::SealSettings;
 pub use static_key::StaticKms;
 #[cfg(feature = "vault")]
 pub use vault::{VaultAuth, VaultKms, VaultOptions, VaultSecret};

@@ -5,8 +5,10 @@
 #![allow(dead_code, unused_imports, reason = "every test program uses its own part of this")]
 
 mod dynamodb;
+mod http;
 mod keeper;
 mod mariadb;
+mod openbao;
 mod pgbouncer;
 mod postgres;
 mod proxy;
@@ -20,8 +22,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) use dynamodb::{DynamoDb, Kind as DynamoDbKind};
+pub(crate) use http::{HttpAnswer, HttpServer};
 pub(crate) use keeper::Keeper;
 pub(crate) use mariadb::{MariaDb, MariaDbSetup};
+pub(crate) use openbao::{OpenBao, OpenBaoSetup, ROOT};
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::{Postgres, PostgresSetup};
 pub(crate) use proxy::{Fault, Proxy};

@@ -98,7 +98,10 @@ impl Rounds {
                             if may_pass(failure) {
                                 asked.push(*place);
                             }
-                            last[at] = Some(failure.clone());
+                            // That it was paused after its failures says less than they do.
+                            if failure.kind != KmsFailureKind::Paused || last[at].is_none() {
+                                last[at] = Some(failure.clone());
+                            }
                         }
                     }
                 }
@@ -147,70 +150,76 @@ fn may_pass(failure: &KmsFailure) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::pending;
+
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::crypto::system_random;
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn failure(kind: KmsFailureKind) -> KmsFailure {
-        KmsFailure::new("here", kind, "told to")
+    fn failed<T>(kind: KmsFailureKind) -> Result<T, KmsFailure> {
+        Err(KmsFailure::new("here", kind, "told to"))
     }
 
-    /// A place that answers after a time: with its number, or by failing.
-    async fn place(number: usize, after: Duration, fails: Option<KmsFailureKind>) -> Result<usize, KmsFailure> {
-        sleep(after).await;
-        fails.map_or(Ok(number), |kind| Err(failure(kind)))
+    fn rounds(attempts: u32, budget: f64) -> Rounds {
+        let policy = RetryPolicy { attempts, budget, first_delay: Duration::ZERO, ..RetryPolicy::default() };
+        Rounds::new(policy, system_random())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_next_is_asked_when_one_fails_or_takes_too_long() {
-        let began = Instant::now();
-        let fails = |number| (number == 0).then_some(KmsFailureKind::AccessDenied);
-        let won = first(&[0, 1], |_| Some(50 * MS), |number| place(number, 10 * MS, fails(number))).await;
-        assert_eq!((won.unwrap(), began.elapsed()), (1, 20 * MS));
-
-        let began = Instant::now();
-        let slow = |number| if number == 0 { 1000 * MS } else { 10 * MS };
-        let won = first(&[0, 1], |_| Some(50 * MS), |number| place(number, slow(number), None)).await;
-        assert_eq!((won.unwrap(), began.elapsed()), (1, 60 * MS));
+        let ask = |place| async move { if place == 0 { failed(KmsFailureKind::AccessDenied) } else { Ok(place) } };
+        assert_eq!(first(&[0, 1], |_| None, ask).await.unwrap(), 1);
+        let ask = |place| async move { if place == 0 { pending().await } else { Ok(place) } };
+        assert_eq!(first(&[0, 1], |_| Some(MS), ask).await.unwrap(), 1);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_slow_one_wins_when_the_others_fail() {
-        let slow = |number| if number == 0 { 1000 * MS } else { 10 * MS };
-        let fails = |number| (number != 0).then_some(KmsFailureKind::Network);
-        let won = first(&[0, 1, 2], |_| Some(50 * MS), |number| place(number, slow(number), fails(number))).await;
-        assert_eq!(won.unwrap(), 0);
-        let patient = first(&[0, 1], |_| None, |number| place(number, slow(number), None)).await;
-        assert_eq!(patient.unwrap(), 0);
+        let last_was_asked = Notify::new();
+        let ask = |place| {
+            let last_was_asked = &last_was_asked;
+            async move {
+                match place {
+                    0 => last_was_asked.notified().await,
+                    1 => return failed(KmsFailureKind::Network),
+                    _ => {
+                        last_was_asked.notify_one();
+                        return failed(KmsFailureKind::Network);
+                    }
+                }
+                Ok(place)
+            }
+        };
+        assert_eq!(first(&[0, 1, 2], |_| Some(MS), ask).await.unwrap(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_failures_that_may_pass_are_asked_again() {
-        let rounds = Rounds::new(RetryPolicy { attempts: 3, ..RetryPolicy::default() }, system_random());
         let asked = RefCell::new([0; 4]);
         let kinds =
             [KmsFailureKind::AccessDenied, KmsFailureKind::Throttled, KmsFailureKind::Tampered, KmsFailureKind::Paused];
-        let ask = |number: usize| {
-            asked.borrow_mut()[number] += 1;
-            place(number, MS, Some(kinds[number]))
+        let ask = |place: usize| {
+            asked.borrow_mut()[place] += 1;
+            async move { failed::<()>(kinds[place]) }
         };
-        let failed = rounds.until_one_answers(&[0, 1, 2, 3], |_| None, ask).await.unwrap_err();
-        assert_eq!(failed.iter().map(|failure| failure.kind).collect::<Vec<_>>(), kinds);
+        let failures = rounds(3, 1.0).until_one_answers(&[0, 1, 2, 3], |_| None, ask).await.unwrap_err();
+        assert_eq!(failures.iter().map(|failure| failure.kind).collect::<Vec<_>>(), kinds);
         assert_eq!(*asked.borrow(), [1, 3, 1, 1]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn repetitions_end_with_the_budget() {
-        let policy = RetryPolicy { attempts: 10, budget: 0.0, ..RetryPolicy::default() };
-        let rounds = Rounds::new(policy, system_random());
-        let asked = RefCell::new(0);
-        let ask = || {
-            *asked.borrow_mut() += 1;
-            place(0, MS, Some(KmsFailureKind::Network))
-        };
-        assert!(rounds.of_one(ask).await.is_err());
-        assert_eq!(*asked.borrow(), 1);
+        for (budget, expected) in [(0.0, 1), (1.0, 10)] {
+            let asked = RefCell::new(0);
+            let ask = || {
+                *asked.borrow_mut() += 1;
+                async { failed::<()>(KmsFailureKind::Network) }
+            };
+            assert!(rounds(10, budget).of_one(ask).await.is_err());
+            assert_eq!(*asked.borrow(), expected);
+        }
     }
 }

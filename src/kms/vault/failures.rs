@@ -37,9 +37,7 @@ impl Request {
     /// Returns the right that it takes.
     fn right(self) -> &'static str {
         match self {
-            Self::Login => {
-                "let the role of the auth method be used from here: its bound names, networks and secret ids"
-            }
+            Self::Login => "check auth_mount and namespace, and what the role is bound to: names, networks, secret ids",
             Self::LookUpSelf => "allow `read` on auth/token/lookup-self, as the policy `default` does",
             Self::RenewSelf => "allow `update` on auth/token/renew-self, as the policy `default` does",
             Self::ReadKey => "allow `read` on MOUNT/keys/KEY in a policy of the token",
@@ -227,8 +225,8 @@ pub(super) fn unsent(place: &str, error: &(dyn Error + 'static)) -> KmsFailure {
 
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     // An `io::Error` names the source of what it holds, not what it holds.
-    let held = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-    error.downcast_ref().or_else(|| held?.downcast_ref())
+    let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| tls_error(held?))
 }
 
 fn tls_advice(error: &rustls::Error) -> &'static str {

@@ -28,6 +28,9 @@ pub(super) enum Due {
     Over,
 }
 
+/// A century, in seconds: what is longer cannot be told from it, and clocks cannot tell all of what is.
+const LONGEST: u64 = 100 * 365 * 86_400;
+
 /// How long a token is granted, in seconds, and whether it may be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -41,7 +44,7 @@ impl Lease {
 
     /// Of a token that was granted now, to be looked after once two thirds of its time are over.
     pub(super) fn begin(Terms { ttl, renewable }: Terms, now: Instant) -> Self {
-        let ttl = Duration::from_secs(ttl);
+        let ttl = Duration::from_secs(ttl.min(LONGEST));
         Self { term: Some((now, ttl)), due: Some(now + ttl * 2 / 3), is_renewable: renewable }
     }
 
@@ -92,7 +95,10 @@ mod tests {
                 assert_eq!(lease.due(began + Duration::from_secs(after)), expected, "{after}");
             }
         }
-        assert_eq!(Lease::ENDLESS.due(began + 10_000 * HOUR), Due::Nothing);
+        let century = Lease::begin(Terms { ttl: u64::MAX, renewable: true }, began);
+        for lease in [century, Lease::ENDLESS] {
+            assert_eq!(lease.due(began + 10_000 * HOUR), Due::Nothing);
+        }
     }
 
     #[test]

@@ -104,7 +104,9 @@ impl Login {
     /// # Errors
     /// Why that failed.
     pub(super) async fn try_out(&self, http: &Http) -> Result<(), KmsFailure> {
-        self.obtain(http).await.map(drop)
+        let held = self.obtain(http).await?;
+        self.hold(held);
+        Ok(())
     }
 
     fn held(&self) -> Option<Held> {

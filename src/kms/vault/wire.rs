@@ -147,15 +147,19 @@ pub(super) fn own_terms(body: &[u8]) -> Option<Option<Terms>> {
     Some(facts.expire_time.map(|_| Terms { ttl: facts.ttl, renewable: facts.renewable }))
 }
 
+/// Engines that know no such path answer with warnings, or with nothing but the number of the request.
 #[derive(Deserialize)]
 struct Refusal {
-    errors: Vec<String>,
+    errors: Option<Vec<String>>,
+    warnings: Option<Vec<String>>,
+    request_id: Option<serde::de::IgnoredAny>,
 }
 
 /// Reads why the service refused, in one line; `None` for an answer of something else.
 pub(super) fn refusal(body: &[u8]) -> Option<String> {
-    let Refusal { errors } = serde_json::from_slice(body).ok()?;
-    Some(one_line(&errors.join("; ")))
+    let Refusal { errors, warnings, request_id } = serde_json::from_slice(body).ok()?;
+    let words = errors.or(warnings).or(request_id.map(|_| Vec::new()))?;
+    Some(one_line(&words.join("; ")))
 }
 
 /// Returns a text of a server in one line of bounded length.
