@@ -1,21 +1,16 @@
-//! `keyward kms check`, `audit` and `repair`: master keys in a file, in the configuration, and in three regions of AWS KMS.
-
-#![cfg(all(feature = "cli", feature = "aws-kms", feature = "dynamodb", feature = "sqlite"))]
-
-mod cli_support;
-#[path = "servers/mod.rs"]
-mod servers;
+//! Master keys in three regions of AWS KMS.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
-use cli_support::{ALICE, SYSTEM, TestResult, World, created};
 use serde_json::Value;
-use servers::{DynamoDb, DynamoDbKind};
 
-const MASTER_KEY: &str = "746869734973415374617469634d61737465724b6579466f7254657374696e67";
+use crate::cli_support::{SYSTEM, TestResult, World, created, file_of};
+use crate::servers::{DynamoDb, DynamoDbKind};
+use crate::stage::{ended, outcomes, rows, text};
+
 const REGIONS: [&str; 3] = ["us-west-2", "us-east-1", "eu-west-1"];
 
 /// Where nobody answers.
@@ -58,7 +53,7 @@ impl Stage {
 
     /// Runs a command that ends with `code`; returns what it printed and what it complained of.
     fn ends(&self, code: i32, kms: &str, arguments: &[&str], input: &[u8]) -> TestResult<(String, String)> {
-        let input = cli_support::file_of(input)?;
+        let input = file_of(input)?;
         ended(code, arguments, self.command(kms, arguments).stdin(input).output()?)
     }
 
@@ -77,24 +72,6 @@ impl Stage {
         assert_eq!(plain, "tea", "{regions:?}");
         Ok(())
     }
-
-    /// The rows of all system keys, as they stand in the table.
-    fn rows(&self) -> TestResult<Vec<String>> {
-        let table = self.world.table()?;
-        let mut select =
-            table.prepare("SELECT key_record FROM encryption_key WHERE id LIKE '\\_SK%' ESCAPE '\\' ORDER BY id")?;
-        Ok(select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
-    }
-}
-
-fn ended(code: i32, arguments: &[&str], output: Output) -> TestResult<(String, String)> {
-    let (said, complaint) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{complaint}");
-    Ok((said, complaint))
-}
-
-fn text(error: Box<dyn std::error::Error + Send + Sync>) -> Box<dyn std::error::Error> {
-    error
 }
 
 /// Has a key made in a region, and returns its ARN.
@@ -113,72 +90,6 @@ fn create_key(port: u16, region: &str) -> TestResult<String> {
     let body = answer.split_once("\r\n\r\n").ok_or("an answer has a body")?.1;
     let body: Value = serde_json::from_str(body)?;
     Ok(body["KeyMetadata"]["Arn"].as_str().ok_or("a key has an ARN")?.to_owned())
-}
-
-/// Returns the outcome of each key, by id.
-fn outcomes(report: &Value) -> Vec<String> {
-    let keys = report["keys"].as_array().map_or(&[][..], Vec::as_slice);
-    keys.iter().map(|key| format!("{} {}", key["id"], key["outcome"]).replace('"', "")).collect()
-}
-
-#[test]
-fn a_master_key_of_this_machine_is_tried() -> TestResult {
-    let world = World::new()?;
-    let absent = world.refused(&["kms", "check"], b"", 78)?;
-    assert!(absent.contains("keyward.key: not found"), "{absent}");
-    assert!(world.files()?.is_empty(), "none was made");
-    world.encrypt("alice", b"tea")?;
-    let said = world.says(&["kms", "check"])?;
-    assert!(said.contains("keyward.key") && said.contains("  ok\n") && said.contains("made and opened"), "{said}");
-    let report: Value = serde_json::from_slice(&world.ok(&["kms", "check", "--json"], b"")?)?;
-    assert_eq!((&report["working"], &report["places"][0]["steps"][0]["ok"]), (&Value::from(1), &Value::Bool(true)));
-
-    let check = &["kms", "check", "--store", "sqlite:absent.db"];
-    let output = world.command(check).env("KEYWARD_KMS", format!("static:{MASTER_KEY}")).output()?;
-    let (said, complaint) = ended(0, check, output)?;
-    assert!(said.contains("the static master key") && !complaint.contains(MASTER_KEY), "{said}{complaint}");
-    assert!(!world.has("absent.db"), "it needs no store");
-
-    world.write("short.key", b"too short")?;
-    #[cfg(unix)]
-    world.set_mode("short.key", 0o600)?;
-    let wrong = world.refused(&["kms", "check", "--kms", "local:short.key"], b"", 78)?;
-    assert!(wrong.contains("32 bytes"), "{wrong}");
-    Ok(())
-}
-
-#[test]
-fn rows_that_the_master_key_does_not_open_are_told_and_left() -> TestResult {
-    let world = World::new()?;
-    for command in ["audit", "repair"] {
-        let refusal = world.refused(&["kms", command], b"", 66)?;
-        assert!(refusal.contains("there is no store"), "{refusal}");
-    }
-    world.encrypt("alice", b"tea")?;
-    world.row("_SK_dead_eu", 2_147_385_600, r#"{"Created":2147385600,"Key":"","Revoked":true}"#)?;
-    let said = world.says(&["kms", "audit"])?;
-    assert!(said.contains("System keys: 1; 1 good.") && !said.contains(ALICE), "{said}");
-    let said = world.says(&["kms", "repair", "--execute"])?;
-    assert!(said.contains("1 good") && said.contains("Nothing was changed"), "{said}");
-
-    let strange = r#"{"Created":1000,"Key":"AAAA"}"#;
-    world.row("_SK_a_b", 1000, "{")?;
-    world.row("_SK_c_d", 1000, strange)?;
-    for command in [&["kms", "audit"][..], &["kms", "repair"], &["kms", "repair", "--execute"]] {
-        let (said, complaint) = ended(69, command, world.run(command, b"")?)?;
-        assert!(said.contains("System keys: 3; 1 good, 1 not of this master key, 1 corrupt."), "{said}");
-        assert!(complaint.contains("2 of the system keys") && complaint.contains("hint:"), "{complaint}");
-    }
-    assert_eq!((world.text("_SK_a_b", 1000)?, world.text("_SK_c_d", 1000)?), ("{".into(), strange.into()));
-    let other = ["kms", "audit", "--json", "--kms", "local:other.key"];
-    world.refused(&other, b"", 78)?;
-    world.write("other.key", &[7; 32])?;
-    #[cfg(unix)]
-    world.set_mode("other.key", 0o600)?;
-    let (said, _) = ended(69, &other, world.run(&other, b"")?)?;
-    let report: Value = serde_json::from_str(&said)?;
-    assert_eq!(report["counts"], serde_json::json!({"corrupt": 1, "not of this master key": 2}), "{report}");
-    Ok(())
 }
 
 #[test]
@@ -205,7 +116,7 @@ fn every_region_is_tried_and_each_failure_says_what_to_do() -> TestResult {
     }
     let away = stage.kms(&[0, 1, 2], "").replace(&stage.endpoint, CLOSED);
     let (said, _) = stage.ends(75, &away, &["kms", "check"], b"")?;
-    assert!(said.contains("neither make nor open"), "{said}");
+    assert!(said.contains("cannot both be made and opened"), "{said}");
 
     stage.keys[1] = format!("arn:aws:kms:{}:123456789012:key/11111111-2222-3333-4444-555555555555", REGIONS[1]);
     let wrong = stage.kms(&[0, 1, 2], &format!("endpoint.eu-west-1={CLOSED}"));
@@ -239,21 +150,21 @@ fn a_region_that_is_added_is_missed_then_repaired_and_then_opens_everything() ->
     let (_, complaint) = stage.ends(69, &third, &["decrypt", "--partition", "alice"], record.as_bytes())?;
     assert!(complaint.contains("not wrapped") && complaint.contains("keyward kms audit"), "{complaint}");
 
-    let before = stage.rows()?;
+    let before = rows(&stage.world)?;
     let said = stage.says(&three, &["kms", "repair"], b"")?;
     assert!(said.contains("2 would be repaired") && said.contains("--execute repairs them"), "{said}");
-    assert_eq!(stage.rows()?, before, "a dry run changes nothing");
+    assert_eq!(rows(&stage.world)?, before, "a dry run changes nothing");
 
     let report = stage.json(0, &three, &["kms", "repair", "--execute"])?;
     assert_eq!(outcomes(&report), [format!("{SYSTEM} repaired"), "_SK_other_default repaired".to_owned()]);
     assert_eq!(report["keys"][0]["mended"], serde_json::json!([{"kind": "missing", "place": "eu-west-1"}]));
     assert_eq!((&report["executed"], &report["keys"][0]["revoked"]), (&Value::Bool(true), &Value::Bool(true)));
-    let repaired = stage.rows()?;
+    let repaired = rows(&stage.world)?;
     assert_ne!(repaired, before);
     for command in [&["kms", "audit"][..], &["kms", "repair", "--execute"]] {
         assert!(stage.says(&three, command, b"")?.contains("System keys: 2; 2 good."), "{command:?}");
     }
-    assert_eq!(stage.rows()?, repaired, "running it again changes nothing");
+    assert_eq!(rows(&stage.world)?, repaired, "running it again changes nothing");
     assert!(stage.says(&two, &["keys", "list"], b"")?.contains("revoked"), "it stays revoked");
 
     // The record from before opens in each region alone, and so does what the third one makes.
@@ -274,9 +185,9 @@ fn what_is_wrapped_for_regions_that_are_not_configured_is_told_and_is_no_fault()
     let finding = &report["keys"][0]["findings"][0];
     assert_eq!((&finding["kind"], &finding["place"]), (&Value::from("unconfigured"), &Value::from(REGIONS[1])));
     assert!(!report.to_string().contains("arn:aws"), "{report}");
-    let before = stage.rows()?;
+    let before = rows(&stage.world)?;
     assert!(stage.says(&one, &["kms", "repair", "--execute"], b"")?.contains("1 good"));
-    assert_eq!(stage.rows()?, before);
+    assert_eq!(rows(&stage.world)?, before);
     Ok(())
 }
 
@@ -287,12 +198,12 @@ fn a_region_that_is_away_is_left_out_and_nothing_is_lost() -> TestResult {
     stage.world.row("_SK_c_d", 1000, r#"{"Created":1000,"Key":"AAAA"}"#)?;
 
     // Only the one that is missing is away: the row is left.
-    let before = stage.rows()?;
+    let before = rows(&stage.world)?;
     let away = stage.kms(&[0, 2], &format!("endpoint.eu-west-1={CLOSED}"));
     let (said, complaint) = stage.ends(69, &away, &["kms", "repair", "--execute"], b"")?;
     assert!(said.contains("not repaired") && said.contains("eu-west-1: network ("), "{said}");
     assert!(complaint.contains("run it again"), "{complaint}");
-    assert_eq!(stage.rows()?, before);
+    assert_eq!(rows(&stage.world)?, before);
     stage.world.table()?.execute("DELETE FROM encryption_key WHERE id = '_SK_c_d'", [])?;
     stage.ends(75, &away, &["kms", "repair", "--execute"], b"")?;
 
@@ -383,18 +294,5 @@ fn the_story_is_told_on_aws_kms() -> TestResult {
     let (story, _) = ended(0, &["demo"], demo.env_remove("KEYWARD_STORE").output()?)?;
     assert!(story.contains("a new SQLite store in\n") && story.contains("refused: the record belongs"), "{story}");
     assert!(stage.world.files()?.is_empty(), "{:?}", stage.world.files()?);
-    Ok(())
-}
-
-#[test]
-fn each_command_explains_its_exit_codes_and_execute_stands_on_the_command_line() -> TestResult {
-    let world = World::new()?;
-    for command in ["check", "audit", "repair"] {
-        let output = world.command(&["kms", command, "--help"]).env("KEYWARD_EXECUTE", "1").output()?;
-        let help = String::from_utf8(output.stdout)?;
-        assert!(help.contains("Examples:") && help.contains("Ends with"), "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 140), "{help}");
-        assert!(!help.contains("KEYWARD_EXECUTE"), "{help}");
-    }
     Ok(())
 }
