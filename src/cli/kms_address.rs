@@ -119,16 +119,16 @@ impl<'de> Deserialize<'de> for KmsAddress {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut services: M) -> Result<KmsAddress, M::Error> {
-                let address = match services.next_key::<String>()?.as_deref() {
-                    #[cfg(feature = "aws-kms")]
-                    Some("aws") => KmsAddress::Aws(services.next_value()?),
-                    #[cfg(not(feature = "aws-kms"))]
-                    Some("aws") => return Err(M::Error::custom(KmsAddressError::NotBuilt("aws"))),
-                    _ => return Err(M::Error::custom(KmsAddressError::NoTable)),
-                };
+                if services.next_key::<String>()?.as_deref() != Some("aws") {
+                    return Err(M::Error::custom(KmsAddressError::NoTable));
+                }
+                #[cfg(feature = "aws-kms")]
+                let address: Result<_, KmsAddressError> = Ok(KmsAddress::Aws(services.next_value()?));
+                #[cfg(not(feature = "aws-kms"))]
+                let address = services.next_value::<IgnoredAny>().map(|_| Err(KmsAddressError::NotBuilt("aws")))?;
                 match services.next_key::<IgnoredAny>()? {
                     Some(_) => Err(M::Error::custom(KmsAddressError::NoTable)),
-                    None => Ok(address),
+                    None => address.map_err(M::Error::custom),
                 }
             }
         }
@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(error(&format!("static:{}", "é".repeat(64))), Some(KmsAddressError::KeyNotHex));
         assert_eq!(error(&format!("static:{}", "+0".repeat(32))), Some(KmsAddressError::KeyNotHex));
         assert_eq!(error(&key), Some(KmsAddressError::Unknown));
+        #[cfg(not(feature = "aws-kms"))]
         assert_eq!(error("aws:us-west-2=arn"), Some(KmsAddressError::NotBuilt("aws")));
         assert_eq!(error("local:"), Some(KmsAddressError::NoPath("local")));
         #[cfg(feature = "passphrase")]

@@ -33,7 +33,7 @@ pub(super) fn run(config: &Config, options: &Check) -> Result<(), Failure> {
 fn meaning(kms: &KmsAddress, working: usize, all: usize) -> String {
     match (working, least(kms)) {
         (working, _) if working == all => "System keys can be made and opened.".to_owned(),
-        (0, _) => "This process could neither make nor open system keys.".to_owned(),
+        (0, _) => "None works: system keys cannot both be made and opened.".to_owned(),
         (working, Some(least)) if working >= least => format!(
             "{working} of {all} work: system keys can be made (min_regions = {least}), and those without the others are repaired \
              by `keyward kms repair` later."
