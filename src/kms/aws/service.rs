@@ -185,7 +185,13 @@ impl Inner {
                 "not waited for: enough regions have wrapped the key",
             )
         }));
+        failures.sort_by_key(|failure| self.place_of(&failure.place));
         (keks, failures)
+    }
+
+    /// Returns the place of a region in the order in which they are asked.
+    fn place_of(&self, region: &str) -> Option<usize> {
+        self.regions.iter().position(|known| known.name() == region)
     }
 
     /// Has the data key of an envelope unwrapped where that is possible, and returns what `open` makes of it.
@@ -255,13 +261,12 @@ impl KeyManagementService for AwsKms {
         if keks.len() < inner.least {
             return Err(KmsError::Failed { operation: WRAPPING, failures });
         }
-        let place = |kek: &Kek| inner.regions.iter().position(|region| region.name() == kek.region);
-        keks.sort_by_key(place);
+        keks.sort_by_key(|kek| inner.place_of(&kek.region));
         for failure in &failures {
             let region = failure.place.as_str();
             tracing::warn!(region, kind = %failure.kind, "a system key is stored that this region cannot open; `keyward kms repair` adds it");
-            if let Some(region) = inner.regions.iter().find(|region| region.name() == failure.place) {
-                region.gate().missed_wrap();
+            if let Some(at) = inner.place_of(region) {
+                inner.regions[at].gate().missed_wrap();
             }
         }
         let encrypted_key = data_key::wrap(&under, key)?;
