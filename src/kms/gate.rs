@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -90,7 +91,7 @@ impl Gate {
             }
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
-        Ok(Entry { gate: self, pass: Some(pass) })
+        Ok(Entry { gate: self, pass: Some(pass), began: Instant::now(), patience: Duration::ZERO })
     }
 
     /// Counts a system key that was wrapped without this place.
@@ -143,14 +144,24 @@ impl Gate {
     }
 }
 
-/// A call that was let through. One that is dropped took too long for whoever made it.
+/// A call that was let through. One that is dropped took too long for whoever made it, unless they have another reason.
 pub(crate) struct Entry<'a> {
     gate: &'a Gate,
     /// Until the end is told.
     pass: Option<Pass>,
+    began: Instant,
+    /// After what time it takes too long.
+    patience: Duration,
 }
 
 impl Entry<'_> {
+    /// Takes a call that is dropped earlier than after `patience` for one that tells nothing.
+    #[cfg(feature = "aws-kms")]
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Tells how the call ended: with the kind of its failure, or with none.
     pub(crate) fn end(mut self, failure: Option<KmsFailureKind>) {
         let pass = self.pass.take().expect("a call ends once");
@@ -166,17 +177,18 @@ impl Entry<'_> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
+        let Some(pass) = self.pass.take() else { return };
+        if self.began.elapsed() >= self.patience {
             self.gate.last.store(KmsFailureKind::Timeout as u8, Ordering::Relaxed);
             self.gate.failed(pass);
+        } else if let Some(breaker) = &self.gate.breaker {
+            breaker.told_nothing(pass);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn gate(pause: Duration) -> Gate {
@@ -212,6 +224,18 @@ mod tests {
         assert_eq!(gate.health().state, KmsState::Paused, "the trial took too long");
         gate.enter().unwrap().end(None);
         assert_eq!(gate.health().state, KmsState::Up);
+    }
+
+    #[cfg(feature = "aws-kms")]
+    #[test]
+    fn a_call_that_is_dropped_early_tells_nothing() {
+        let gate = gate(Duration::ZERO);
+        for _ in 0..5 {
+            drop(gate.enter().unwrap().patient(Duration::MAX));
+        }
+        assert_eq!(gate.health().state, KmsState::Untried);
+        drop(gate.enter().unwrap().patient(Duration::ZERO));
+        assert_eq!(gate.health().state, KmsState::Failing);
     }
 
     #[test]

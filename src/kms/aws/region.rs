@@ -37,13 +37,14 @@ pub(super) struct Region {
     clients: Clients<Client>,
     gate: Gate,
     timeout: Duration,
+    hedge: Hedge,
     /// How long the last answers to `Decrypt` took.
     times: Mutex<Vec<Duration>>,
 }
 
 impl Region {
-    pub(super) fn new(key: KeyArn, clients: Clients<Client>, gate: Gate, timeout: Duration) -> Self {
-        Self { key, clients, gate, timeout, times: Mutex::default() }
+    pub(super) fn new(key: KeyArn, clients: Clients<Client>, gate: Gate, timeout: Duration, hedge: Hedge) -> Self {
+        Self { key, clients, gate, timeout, hedge, times: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -95,8 +96,8 @@ impl Region {
     }
 
     /// Returns after what time without an answer the next region is asked too.
-    pub(super) fn patience(&self, hedge: Hedge) -> Option<Duration> {
-        match hedge {
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match self.hedge {
             Hedge::Off => None,
             Hedge::After(time) => Some(time),
             Hedge::Auto => {
@@ -127,7 +128,8 @@ impl Region {
     where
         E: aws_sdk_kms::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let entry = self.gate.enter()?;
+        // Whoever is asked second and is not waited for, as the first has answered after all, has not failed.
+        let entry = self.gate.enter()?.patient(self.patience().unwrap_or(FIRST_PATIENCE));
         let answer = match timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(|error| failure(self.name(), request, &error)),
             Err(_) => {

@@ -133,7 +133,7 @@ impl AwsKms {
     fn new(regions: Vec<(KeyArn, Clients<Client>)>, options: AwsKmsOptions) -> Self {
         let region = |(key, clients): (KeyArn, Clients<Client>)| {
             let gate = Gate::new(key.region(), options.retries.breaker.clone());
-            Region::new(key, clients, gate, options.retries.attempt_timeout)
+            Region::new(key, clients, gate, options.retries.attempt_timeout, options.hedge)
         };
         let regions: Vec<Region> = regions.into_iter().map(region).collect();
         let inner = Inner {
@@ -213,7 +213,7 @@ impl Inner {
             };
             return Err(KmsError::Failed { operation, failures: self.regions.iter().map(missing).collect() });
         }
-        let patience = |(at, _): (usize, usize)| self.regions[at].patience(self.options.hedge);
+        let patience = |(at, _): (usize, usize)| self.regions[at].patience();
         let ask = |(at, kek): (usize, usize)| {
             let (region, kek, open) = (&self.regions[at], &envelope.keks[kek], &open);
             async move {
