@@ -37,7 +37,7 @@ where
         let answer = ask(place);
         asked.push(async move { answer.await.map_err(|failure| (place, failure)) });
         let is_last = at + 1 == places.len();
-        let until = patience(place).filter(|_| !is_last).map(|patience| Instant::now() + patience);
+        let until = patience(place).filter(|_| !is_last).and_then(|patience| Instant::now().checked_add(patience));
         loop {
             let answer = match until {
                 Some(until) => timeout_at(until, asked.next()).await,
