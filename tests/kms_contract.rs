@@ -1,8 +1,11 @@
 //! What every key management service must do, and what a master key in a file must do beside it.
 
-#[cfg(all(unix, feature = "vault"))]
+#[cfg(feature = "aws-kms")]
+mod kms_support;
+#[cfg(any(feature = "aws-kms", all(unix, feature = "vault")))]
 mod servers;
 
+use std::any::Any;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +23,16 @@ const MASTER_KEY: &[u8; 32] = b"thisIsAStaticMasterKeyForTesting";
 struct Services<K> {
     service: Arc<K>,
     stranger: Arc<K>,
-    _folder: tempfile::TempDir,
+    /// What they need.
+    _keep: Box<dyn Any + Send>,
 }
 
-fn services<K>(service: K, stranger: K, folder: tempfile::TempDir) -> TestResult<Option<Services<K>>> {
-    Ok(Some(Services { service: service.into(), stranger: stranger.into(), _folder: folder }))
+fn services<K>(service: K, stranger: K, keep: impl Any + Send) -> TestResult<Option<Services<K>>> {
+    Ok(Some(Services { service: service.into(), stranger: stranger.into(), _keep: Box::new(keep) }))
 }
 
 async fn static_services() -> TestResult<Option<Services<StaticKms>>> {
-    services(StaticKms::new(MASTER_KEY)?, StaticKms::new(&[7; 32])?, tempfile::tempdir()?)
+    services(StaticKms::new(MASTER_KEY)?, StaticKms::new(&[7; 32])?, ())
 }
 
 async fn local_services() -> TestResult<Option<Services<LocalKms>>> {
@@ -49,7 +53,17 @@ async fn vault_services() -> TestResult<Option<Services<keyward::kms::VaultKms>>
         assert!(options.give_secret(VaultSecret::Given(servers::ROOT.into())));
         TestResult::Ok(VaultKms::new(options)?)
     };
-    services(service()?, service()?, tempfile::tempdir()?)
+    services(service()?, service()?, ())
+}
+
+/// AWS KMS in the first so many regions, and other keys in the same ones.
+#[cfg(feature = "aws-kms")]
+async fn aws_services(regions: usize) -> TestResult<Option<Services<keyward::kms::AwsKms>>> {
+    use kms_support::{ORDER, Stage};
+
+    let stages = (Stage::new(&ORDER[..regions]).await?, Stage::new(&ORDER[..regions]).await?);
+    let (Some(own), Some(other)) = stages else { return Ok(None) };
+    services(own.kms(|_| {})?, other.kms(|_| {})?, (own, other))
 }
 
 async fn factory<K: KeyManagementService>(kms: &Arc<K>, store: &Arc<InMemoryMetastore>) -> TestResult<SessionFactory> {
@@ -92,6 +106,38 @@ async fn what_was_changed_or_is_foreign_does_not_unwrap<K: KeyManagementService>
     let longer = [wrapped.as_slice(), &[0]].concat();
     assert!(matches!(services.service.decrypt_key(&longer).await, Err(KmsError::Undecryptable)));
     assert!(services.service.decrypt_key(&wrapped).await.is_ok(), "and none of that did any harm");
+    Ok(())
+}
+
+#[cfg(feature = "aws-kms")]
+async fn what_was_changed_is_the_same_key_or_none<K: KeyManagementService>(services: Services<K>) -> TestResult {
+    use keyward::kms::KmsFailureKind::{NotWrapped, Tampered};
+
+    let wrapped = wrapped_key(&services.service).await?;
+    let key = services.service.decrypt_key(&wrapped).await?;
+    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable)));
+    let (mut same, mut none) = (0, 0);
+    for at in 0..wrapped.len() {
+        let mut changed = wrapped.clone();
+        changed[at] ^= 1 << (at % 8);
+        match services.service.decrypt_key(&changed).await {
+            Ok(opened) => {
+                assert_eq!(opened.expose_secret(), key.expose_secret(), "{}", String::from_utf8_lossy(&changed));
+                same += 1;
+            }
+            Err(KmsError::Undecryptable) => none += 1,
+            Err(KmsError::Failed { failures, .. })
+                if failures.iter().all(|failure| matches!(failure.kind, NotWrapped | Tampered)) =>
+            {
+                none += 1;
+            }
+            Err(other) => return Err(format!("{other:?}: {}", String::from_utf8_lossy(&changed)).into()),
+        }
+    }
+    assert!(same > 0 && none > 0, "{same} {none}");
+    for size in 0..wrapped.len() {
+        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable)));
+    }
     Ok(())
 }
 
@@ -159,6 +205,26 @@ contract!(local_kms, local_services());
 contract!(sealed_kms, sealed::services());
 #[cfg(all(unix, feature = "vault"))]
 contract!(vault_kms, vault_services());
+
+/// The stories, and another one about changes: what names regions and keys is authenticated by nobody.
+#[cfg(feature = "aws-kms")]
+macro_rules! aws_contract {
+    ($name:ident, $regions:literal) => {
+        contract!(
+            $name,
+            aws_services($regions),
+            what_was_wrapped_is_unwrapped_and_differs_each_time,
+            what_was_changed_is_the_same_key_or_none,
+            a_factory_with_another_master_key_says_so_and_makes_no_key,
+            many_callers_are_served_at_once,
+        );
+    };
+}
+
+#[cfg(feature = "aws-kms")]
+aws_contract!(aws_kms_in_one_region, 1);
+#[cfg(feature = "aws-kms")]
+aws_contract!(aws_kms_in_three_regions, 3);
 
 #[tokio::test]
 async fn a_key_file_holds_what_a_static_master_key_would_be() -> TestResult {
@@ -258,11 +324,11 @@ mod sealed {
     /// As little as Argon2 takes: what these tests are about costs nobody anything.
     const CHEAP: SealSettings = SealSettings { memory_kib: 8, passes: 1, lanes: 1 };
 
-    pub(super) async fn services() -> Result<Services<LocalKms>, Box<dyn std::error::Error>> {
+    pub(super) async fn services() -> TestResult<Option<Services<LocalKms>>> {
         let folder = tempfile::tempdir()?;
         let service = LocalKms::open_or_create_sealed(folder.path().join("a.key"), &sesame(), CHEAP)?;
         let stranger = LocalKms::open_or_create_sealed(folder.path().join("b.key"), &sesame(), CHEAP)?;
-        Ok(Services { service: service.into(), stranger: stranger.into(), _folder: folder })
+        super::services(service, stranger, folder)
     }
 
     fn sesame() -> SecretString {
@@ -270,7 +336,7 @@ mod sealed {
     }
 
     /// Why a file was refused, in words that hold no passphrase.
-    fn reason<T>(refused: Result<T, KmsError>) -> Result<&'static str, Box<dyn std::error::Error>> {
+    fn reason<T>(refused: Result<T, KmsError>) -> TestResult<&'static str> {
         let Err(error) = refused else { return Err("it was taken".into()) };
         assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
         match error {

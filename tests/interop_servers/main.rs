@@ -6,12 +6,23 @@
 //!
 //! * `world.rs`: who uses a table, and what must hold whoever comes first.
 //! * `postgres.rs`, `mariadb.rs`, `dynamodb.rs`: the tables.
+//! * `aws_kms.rs`: system keys under AWS KMS.
 
-#![cfg(all(feature = "cli", feature = "sqlite", feature = "postgres", feature = "mysql", feature = "dynamodb"))]
+#![cfg(all(
+    feature = "cli",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "dynamodb",
+    feature = "aws-kms"
+))]
 
+mod aws_kms;
 mod dynamodb;
 #[path = "../dynamodb_support/mod.rs"]
 mod dynamodb_support;
+#[path = "../kms_support/mod.rs"]
+mod kms_support;
 mod mariadb;
 #[path = "../peers/mod.rs"]
 mod peers;

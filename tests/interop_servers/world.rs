@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keyward::kms::StaticKms;
+use keyward::kms::{KeyManagementService, StaticKms};
 use keyward::stores::Metastore;
 use keyward::{Error, SessionFactory};
 use serde_json::Value;
@@ -79,6 +79,11 @@ pub(crate) trait Table: Send + Sync {
 
     /// Reads ids and times of all rows, as the database tells them.
     async fn rows(&self) -> TestResult<Vec<(String, i64)>>;
+
+    /// Returns what wraps system keys.
+    async fn kms(&self) -> TestResult<Arc<dyn KeyManagementService>> {
+        Ok(Arc::new(StaticKms::new(MASTER_KEY)?))
+    }
 
     /// Returns what ids end in.
     fn suffix(&self) -> &str {
@@ -195,7 +200,7 @@ impl<'a> World<'a> {
             let builder = SessionFactory::builder(SERVICE, PRODUCT)
                 .metastore(Arc::clone(&self.store))
                 .readable_region_suffixes(self.readable.clone())
-                .kms(StaticKms::new(MASTER_KEY)?);
+                .kms(self.table.kms().await?);
             self.factory = Some(builder.build().await?);
         }
         Ok(self.factory.as_ref().ok_or("it was built")?)

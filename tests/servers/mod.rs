@@ -4,10 +4,12 @@
 //! names it in `KEYWARD_WITHOUT`), there is none. Otherwise a missing server fails the test.
 #![allow(dead_code, unused_imports, reason = "every test program uses its own part of this")]
 
+mod aws_proxy;
 mod dynamodb;
 mod http;
 mod keeper;
 mod mariadb;
+mod moto_proxy;
 mod openbao;
 mod pgbouncer;
 mod postgres;
@@ -21,10 +23,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub(crate) use aws_proxy::{AwsError, AwsFault, AwsProxy, Exchange, header};
 pub(crate) use dynamodb::{DynamoDb, Kind as DynamoDbKind};
 pub(crate) use http::{HttpAnswer, HttpServer};
 pub(crate) use keeper::Keeper;
 pub(crate) use mariadb::{MariaDb, MariaDbSetup};
+pub(crate) use moto_proxy::MotoProxy;
 pub(crate) use openbao::{OpenBao, OpenBaoSetup, ROOT};
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::{Postgres, PostgresSetup};
