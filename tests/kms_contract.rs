@@ -1,8 +1,8 @@
 //! What every key management service must do, and what a master key in a file must do beside it.
 
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 mod kms_support;
-#[cfg(any(feature = "aws-kms", all(unix, feature = "vault")))]
+#[cfg(all(unix, any(feature = "aws-kms", feature = "vault")))]
 mod servers;
 
 use std::any::Any;
@@ -57,7 +57,7 @@ async fn vault_services() -> TestResult<Option<Services<keyward::kms::VaultKms>>
 }
 
 /// AWS KMS in the first so many regions, and other keys in the same ones.
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 async fn aws_services(regions: usize) -> TestResult<Option<Services<keyward::kms::AwsKms>>> {
     use kms_support::{ORDER, Stage};
 
@@ -109,7 +109,7 @@ async fn what_was_changed_or_is_foreign_does_not_unwrap<K: KeyManagementService>
     Ok(())
 }
 
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 async fn what_was_changed_is_the_same_key_or_none<K: KeyManagementService>(services: Services<K>) -> TestResult {
     use keyward::kms::KmsFailureKind::{NotWrapped, Tampered};
 
@@ -207,7 +207,7 @@ contract!(sealed_kms, sealed::services());
 contract!(vault_kms, vault_services());
 
 /// The stories, and another one about changes: what names regions and keys is authenticated by nobody.
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 macro_rules! aws_contract {
     ($name:ident, $regions:literal) => {
         contract!(
@@ -221,9 +221,9 @@ macro_rules! aws_contract {
     };
 }
 
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 aws_contract!(aws_kms_in_one_region, 1);
-#[cfg(feature = "aws-kms")]
+#[cfg(all(unix, feature = "aws-kms"))]
 aws_contract!(aws_kms_in_three_regions, 3);
 
 #[tokio::test]

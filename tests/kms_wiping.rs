@@ -3,7 +3,7 @@
 //!
 //! The proxy has the service make a data key that the test knows. Blocks are looked at on the one thread that makes the calls,
 //! while it makes them; those of other threads, the proxy's among them, are wiped and not looked at.
-#![cfg(feature = "aws-kms")]
+#![cfg(all(unix, feature = "aws-kms"))]
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 mod kms_support;

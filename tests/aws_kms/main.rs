@@ -7,7 +7,7 @@
 //! * `hedge.rs`: regions that are slow. `breaker.rs`: regions that keep failing.
 //! * `tampering.rs`: rows that were changed. `refusals.rs`: what the service and others refuse, and what helps.
 //! * `signature.rs`: what is sent is what was signed. `runtimes.rs`: whose runtime it is.
-#![cfg(feature = "aws-kms")]
+#![cfg(all(unix, feature = "aws-kms"))]
 
 mod breaker;
 mod hedge;

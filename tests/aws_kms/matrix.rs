@@ -1,6 +1,6 @@
 //! Every set of three regions that are down, and every way to be so: what is wrapped, who opens it, and who is asked how often.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -11,7 +11,7 @@ use crate::kms_support::{ORDER, Stage, TestResult, regions, text, wrap};
 use crate::servers::AwsFault;
 
 /// How often a failure that may pass is asked for again, and once more.
-const ATTEMPTS: usize = 2;
+const ATTEMPTS: u32 = 2;
 
 /// How long an answer may take where there is none.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -76,25 +76,46 @@ fn classes() -> Vec<Class> {
     ]
 }
 
-/// How many regions a key must be wrapped for.
-const LEASTS: [Option<usize>; 3] = [None, Some(2), Some(1)];
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// A key that is wrapped for so many regions; `None`: for all.
+    Wrap(Option<usize>),
+    Open,
+}
+
+const WANTED: [Wanted; 4] = [Wanted::Wrap(None), Wanted::Wrap(Some(2)), Wanted::Wrap(Some(1)), Wanted::Open];
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrap(None) => f.write_str("wrap, min all"),
+            Self::Wrap(Some(least)) => write!(f, "wrap, min {least}"),
+            Self::Open => f.write_str("open"),
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_set_of_regions_may_be_down_in_every_way() -> TestResult {
     if Stage::new(&[]).await?.is_none() {
         return Ok(());
     }
-    let mut table = String::from("what the regions are | what they fail with");
-    write!(table, "\n{:>22} |", "")?;
     let classes = classes();
-    let columns = stream::iter(&classes).map(column).buffered(4).try_collect::<Vec<_>>().await?;
+    let wanted: Vec<(&Class, Wanted)> = classes.iter().flat_map(|class| WANTED.map(|wanted| (class, wanted))).collect();
+    let told: Vec<Vec<String>> =
+        stream::iter(wanted).map(|(class, wanted)| column(class, wanted)).buffered(8).try_collect().await?;
+    let mut table = format!("{:>22} |", "regions that are down");
     for class in &classes {
-        write!(table, " {:>19} |", class.name)?;
+        write!(table, " {:>22} |", class.name)?;
     }
-    for at in 0..columns[0].len() {
-        write!(table, "\n{:>22} |", columns[0][at].0)?;
-        for column in &columns {
-            write!(table, " {:>19} |", column[at].1)?;
+    for (at, row) in ROWS.iter().enumerate() {
+        let states: String = row.down.iter().map(|down| if *down { 'x' } else { '.' }).collect();
+        for (number, wanted) in WANTED.iter().enumerate() {
+            write!(table, "\n{:>22} |", format!("{states} {wanted}"))?;
+            for columns in told.chunks(WANTED.len()) {
+                write!(table, " {:>22} |", columns[number][at])?;
+            }
         }
     }
     println!("{table}");
@@ -102,18 +123,15 @@ async fn every_set_of_regions_may_be_down_in_every_way() -> TestResult {
 }
 
 /// Goes through all rows for a way to be down, and returns what came of each.
-async fn column(class: &Class) -> TestResult<Vec<(String, String)>> {
+async fn column(class: &Class, wanted: Wanted) -> TestResult<Vec<String>> {
     let stage = Stage::new(&ORDER).await?.ok_or("there was moto a moment ago")?;
     let mut cells = Vec::new();
     for row in &ROWS {
-        let states: String = row.down.iter().map(|down| if *down { 'x' } else { '.' }).collect();
-        for least in LEASTS {
-            let told = wraps(&stage, class, row, least).await.map_err(|error| format!("{}: {error}", class.name))?;
-            let least = least.map_or("all".to_owned(), |least| least.to_string());
-            cells.push((format!("{states} wrap, min {least}"), told));
-        }
-        let told = opens(&stage, class, row).await.map_err(|error| format!("{}: {error}", class.name))?;
-        cells.push((format!("{states} open"), told));
+        let told = match wanted {
+            Wanted::Wrap(least) => wraps(&stage, class, row, least).await,
+            Wanted::Open => opens(&stage, class, row).await,
+        };
+        cells.push(told.map_err(|error| format!("{}, {:?}, {wanted}: {error}", class.name, row.down))?);
     }
     Ok(cells)
 }
@@ -122,7 +140,7 @@ fn kms(stage: &Stage, class: &Class, least: Option<usize>) -> TestResult<AwsKms>
     stage.kms(|options| {
         options.min_regions = least;
         options.hedge = Hedge::Off;
-        options.retries.attempts = ATTEMPTS as u32;
+        options.retries.attempts = ATTEMPTS;
         options.retries.first_delay = Duration::from_millis(1);
         if class.kind == Kind::Timeout {
             options.retries.attempt_timeout = TIMEOUT;
@@ -203,7 +221,7 @@ fn assert_failures(error: &KmsError, class: &Class, row: &Row) -> TestResult {
 }
 
 fn assert_asked(stage: &Stage, kms: &AwsKms, class: &Class, row: &Row, expected: Vec<Asked>) {
-    let repeated = if class.kind.is_transient() { ATTEMPTS } else { 1 };
+    let repeated = if class.kind.is_transient() { ATTEMPTS as usize } else { 1 };
     for ((place, expected), health) in stage.places.iter().zip(expected).zip(kms.health()) {
         let expected = expected.map(|times| if times == R { repeated } else { times });
         let words = format!("{}, {:?}: {}", class.name, row.down, place.name);

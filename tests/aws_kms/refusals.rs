@@ -190,3 +190,53 @@ async fn what_cannot_work_is_refused_before_anything_is_sent() -> TestResult {
     assert!(stage.places.iter().all(|place| place.proxy.seen().is_empty()));
     Ok(())
 }
+
+/// Whole ARNs are for whoever looks for an error of the service, at debug level.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn arns_are_logged_at_debug_level_alone() -> TestResult {
+    use keyward::kms::KmsAdmin;
+    use tracing_subscriber::filter::LevelFilter;
+
+    let Some(stage) = Stage::new(&ORDER[..2]).await? else { return Ok(()) };
+    let row = wrap(&stage.kms_of(&[0], |_| {})?).await?.outcome?;
+    let kms = stage.kms(|options| options.min_regions = Some(1))?;
+    let message = format!("may not use {}", stage.places[1].arn);
+    stage.places[1].proxy.set(AwsFault::Error(AwsError {
+        status: 400,
+        code: "AccessDeniedException",
+        message,
+        date: None,
+    }));
+    for (level, is_whole) in [(LevelFilter::INFO, false), (LevelFilter::DEBUG, true)] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        assert!(kms.repair_key(&row).await.is_err());
+        drop(guard);
+        let log = String::from_utf8(log.0.lock().map_err(|_| "a writer panicked")?.clone())?;
+        let ours: Vec<&str> = log.lines().filter(|line| line.contains("keyward")).collect();
+        assert_eq!(ours.iter().any(|line| line.contains(&stage.places[1].arn)), is_whole, "{ours:?}");
+        assert!(is_whole || !log.contains("arn:aws"), "{log}");
+        assert!(!ours.iter().any(|line| line.contains(SECRET)), "{ours:?}");
+    }
+    Ok(())
+}
+
+/// Collects what is logged.
+#[cfg(feature = "cli")]
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(feature = "cli")]
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().map_or(Ok(0), |mut log| log.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
