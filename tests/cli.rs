@@ -232,7 +232,7 @@ fn a_sealed_master_key_needs_its_passphrase_which_is_never_shown() -> TestResult
         let complaint = String::from_utf8(output.stderr)?;
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {complaint}");
         assert!(!complaint.contains("hunter"), "{arguments:?}: {complaint}");
-        assert_eq!(complaint.contains("see a passphrase on the command line"), warns, "{arguments:?}: {complaint}");
+        assert_eq!(complaint.contains("see a secret on the command line"), warns, "{arguments:?}: {complaint}");
     }
     let plain = world.refused(&["encrypt", "--partition", "alice", "--kms", "local:master.key"], b"", 78)?;
     assert!(plain.contains("name it as `sealed:PATH`"), "{plain}");

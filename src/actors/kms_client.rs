@@ -88,6 +88,8 @@ struct Unwrap {
     place: Reservation,
 }
 
+type Unwrapped = Result<Arc<LockedKey>, Error>;
+
 /// A wrapped system key, and what its sealed copy is to be bound to.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Wrapped {
@@ -96,14 +98,14 @@ struct Wrapped {
 }
 
 impl Message for Unwrap {
-    type Result = Result<Arc<LockedKey>, Error>;
+    type Result = Unwrapped;
 }
 
 struct KmsClientActor {
     calls: Arc<KmsCalls>,
     outside: Outside,
     /// Keys that are being unwrapped, with those who want them too.
-    under_way: HashMap<Wrapped, Vec<oneshot::Sender<Result<Arc<LockedKey>, Error>>>>,
+    under_way: HashMap<Wrapped, Vec<oneshot::Sender<Unwrapped>>>,
 }
 
 impl KmsClientActor {
