@@ -18,8 +18,7 @@ struct Process {
 
 impl Process {
     async fn start(regions: &Regions, store: &Arc<InMemoryMetastore>, clock: Arc<ManualClock>) -> TestResult<Self> {
-        let mut policy = CryptoPolicy::default();
-        policy.expire_after = 24 * HOUR;
+        let policy = CryptoPolicy { expire_after: 24 * HOUR, ..CryptoPolicy::default() };
         let factory = SessionFactory::builder("svc", "prod")
             .metastore(Arc::clone(store))
             .kms(regions.kms(|_| ())?)
