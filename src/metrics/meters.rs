@@ -59,7 +59,6 @@ impl StoreMeters {
 /// What is measured of one place that keeps the master key.
 pub(crate) struct PlaceMeters {
     pub(crate) down: Gauge,
-    #[cfg_attr(not(feature = "aws-kms"), expect(dead_code, reason = "only a service of several places misses one"))]
     pub(crate) missed_wraps: Counter,
     failures: Vec<(&'static str, Counter)>,
 }
