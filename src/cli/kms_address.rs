@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
@@ -23,7 +22,7 @@ pub(super) enum KmsAddress {
     Vault(Box<keyward::kms::VaultOptions>),
     /// A file that holds it sealed, and the passphrase that opens it, once that is known.
     #[cfg(feature = "passphrase")]
-    Sealed(PathBuf, Option<SecretString>),
+    Sealed(PathBuf, Option<secrecy::SecretString>),
     /// The key itself.
     Static(Zeroizing<[u8; KEY]>),
 }
