@@ -180,6 +180,7 @@ fn builder(
         .drain_timeout(setup.drain_timeout)
         .max_payload(setup.max_payload)
         .metastore_retries(setup.retries.clone())
+        .kms_retries(setup.retries.clone())
 }
 
 /// The key table as a metastore without a region.
