@@ -5,6 +5,8 @@
 #![cfg(all(unix, feature = "aws-kms"))]
 
 mod grace;
+#[path = "../kms_support/mod.rs"]
+mod kms_support;
 mod repair;
 #[path = "../servers/mod.rs"]
 mod servers;

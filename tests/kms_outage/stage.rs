@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use aws_sdk_kms::config::retry::RetryConfig;
-use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_kms::{Client, Config};
 use keyward::BreakerPolicy;
 use keyward::kms::{AwsKms, AwsKmsOptions, RegionMap};
 
+use crate::kms_support::{client, new_key};
 use crate::servers::{DynamoDb, DynamoDbKind};
 pub(crate) use crate::servers::{Fault, Proxy, TestResult};
 
@@ -24,9 +22,7 @@ impl Regions {
         let Some(server) = DynamoDb::shared(DynamoDbKind::Moto)? else { return Ok(None) };
         let (mut proxies, mut map) = (Vec::new(), RegionMap::default());
         for name in names {
-            let key = client(&server.endpoint(), name).create_key().send().await?;
-            let key = key.key_metadata.and_then(|key| key.arn).ok_or("a key has an ARN")?;
-            map.add(name, &key)?;
+            map.add(name, &new_key(&client(&server.endpoint(), name)).await?)?;
             proxies.push(Proxy::start(server.port)?);
         }
         Ok(Some(Self { proxies, names: names.iter().map(|name| (*name).to_owned()).collect(), map }))
@@ -54,16 +50,6 @@ impl Regions {
             proxy.cut_all();
         }
     }
-}
-
-fn client(endpoint: &str, region: &str) -> Client {
-    let config = Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(region.to_owned()))
-        .credentials_provider(Credentials::new("AKIAEXAMPLE", "hunter2", None, None, "test"))
-        .endpoint_url(endpoint)
-        .retry_config(RetryConfig::disabled());
-    Client::from_conf(config.build())
 }
 
 /// Waits until something is so that takes time of its own.

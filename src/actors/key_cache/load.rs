@@ -329,7 +329,11 @@ impl Loader {
         let key = opened.inspect_err(|error| {
             if matches!(error, Error::Kms(_)) {
                 let (created, class) = (meta.created, error.class());
-                tracing::error!(created, class, "this process cannot open a system key: what is under it can be neither encrypted nor decrypted here until the key management service opens it");
+                tracing::error!(
+                    created,
+                    class,
+                    "a system key cannot be opened: until it can, this process neither encrypts nor decrypts under it"
+                );
             }
         })?;
         let status = self.new_status(meta, revoked, asked)?;

@@ -81,9 +81,10 @@ impl AwsKms {
         if let Some(profile) = &options.profile {
             loader = loader.profile_name(profile);
         }
-        // Credentials of a role, and of most profiles, come from STS in a region.
-        let first = keys.first().map(|key| AwsRegion::new(key.region().to_owned()));
-        loader = loader.region(aws_config::meta::region::RegionProviderChain::default_provider().or_else(first));
+        // Credentials of a role come from STS in a region: that which is near, and known without a look at the machine's own.
+        if let Some(first) = keys.first() {
+            loader = loader.region(AwsRegion::new(first.region().to_owned()));
+        }
         let found = loader.load().await;
         let mut shared =
             Config::from(&found).to_builder().retry_config(RetryConfig::disabled()).timeout_config(options.timeouts());
@@ -264,7 +265,8 @@ impl KeyManagementService for AwsKms {
         keks.sort_by_key(|kek| inner.place_of(&kek.region));
         for failure in &failures {
             let region = failure.place.as_str();
-            tracing::warn!(region, kind = %failure.kind, "a system key is stored that this region cannot open; `keyward kms repair` adds it");
+            let advice = "`keyward kms repair` adds it";
+            tracing::warn!(region, kind = %failure.kind, advice, "a system key is stored that this region cannot open");
             if let Some(at) = inner.place_of(region) {
                 inner.regions[at].gate().missed_wrap();
             }
