@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -11,10 +12,14 @@ use crate::error::{KmsError, KmsFailureKind};
 use crate::kms::{Gate, KeyManagementService, KmsHealth};
 use crate::memory::RandomFill;
 use crate::metrics::CallMeters;
-use crate::retry::{Budget, RetryPolicy};
+use crate::retry::{Budget, RetryPolicy, half_to_one};
 
 /// Calls to the service at once; more wait their turn.
 const AT_ONCE: usize = 16;
+
+/// How often the service is looked after at least, and at most.
+const UPKEEP: Duration = Duration::from_secs(20);
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A kind of call, as its durations are told apart.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +83,11 @@ impl KmsCalls {
         self.budget.called();
         let mut repetition = 1;
         loop {
-            let outcome = self.attempt(gate, call, ask(Arc::clone(&self.kms))).await;
+            let answer = async {
+                let _timer = self.times.time(call as usize);
+                ask(Arc::clone(&self.kms)).await
+            };
+            let outcome = self.attempt(gate, call.operation(), answer).await;
             match &outcome {
                 Err(error) if self.may_repeat(error, repetition) => {
                     sleep(self.policy.drawn_delay(repetition, &self.random)).await;
@@ -86,6 +95,34 @@ impl KmsCalls {
                 _ => return outcome,
             }
             repetition += 1;
+        }
+    }
+
+    /// Looks after the service, for ever: does what is due, and asks places that failed whether they answer.
+    pub(super) async fn tend(self: Arc<Self>) {
+        let (mut pause, mut has_failed) = (LEAST_PAUSE, false);
+        loop {
+            sleep(pause.clamp(LEAST_PAUSE, UPKEEP).mul_f64(half_to_one(&self.random))).await;
+            if self.health().iter().any(|place| !place.state.is_usable()) {
+                let probe = self.kms.probe();
+                // The gates keep what comes of it.
+                let _ = match &self.gate {
+                    Some(gate) => self.attempt(gate, "ask the service whether it answers", probe).await,
+                    None => probe.await,
+                };
+            }
+            let (operation, after) = ("look after the service", self.policy.attempt_timeout);
+            let outcome = timeout(after, self.kms.upkeep()).await;
+            match outcome.unwrap_or(Err(KmsError::Timeout { operation, after })) {
+                Ok(due) => (pause, has_failed) = (due, false),
+                Err(error) => {
+                    pause = UPKEEP;
+                    if !std::mem::replace(&mut has_failed, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "the key management service could not be looked after; this goes on");
+                    }
+                }
+            }
         }
     }
 
@@ -98,12 +135,10 @@ impl KmsCalls {
     async fn attempt<T>(
         &self,
         gate: &Gate,
-        call: Call,
+        operation: &'static str,
         answer: impl Future<Output = Result<T, KmsError>>,
     ) -> Result<T, KmsError> {
-        let operation = call.operation();
         let entry = gate.enter().map_err(|failure| KmsError::Failed { operation, failures: vec![failure] })?;
-        let _timer = self.times.time(call as usize);
         let after = self.policy.attempt_timeout;
         let answer = timeout(after, answer).await.unwrap_or(Err(KmsError::Timeout { operation, after }));
         entry.end(answer.as_ref().err().and_then(KmsError::kind));

@@ -10,6 +10,7 @@ use super::KmsCalls;
 use crate::ids::KeyId;
 use crate::kms::{KmsAdmin, WrapFinding};
 use crate::memory::RandomFill;
+use crate::retry::half_to_one;
 use crate::stores::{KeyAdmin, Replacement};
 
 /// Intervals from one look to the next when nothing was missing, and between tries at most.
@@ -38,7 +39,7 @@ impl Repairing {
     pub(super) async fn run(self) {
         let (mut seen, mut pause, mut left) = (None, 1, 0);
         loop {
-            sleep(self.repairs.interval.mul_f64(self.draw())).await;
+            sleep(self.repairs.interval.mul_f64(half_to_one(&self.random))).await;
             let missed = self.calls.health().iter().map(|place| place.missed_wraps).sum::<u64>();
             if seen == Some(missed) && left > 0 {
                 left -= 1;
@@ -49,13 +50,6 @@ impl Repairing {
             left = if is_whole { MOST } else { pause - 1 };
             seen = Some(missed);
         }
-    }
-
-    /// Draws a number from a half to one: many processes that start at once do not ask at once.
-    fn draw(&self) -> f64 {
-        let mut drawn = [0];
-        // Without random numbers everybody waits the whole time.
-        if (self.random)(&mut drawn).is_ok() { 0.5 + f64::from(drawn[0]) / 512.0 } else { 1.0 }
     }
 
     /// Repairs what can be; tells whether nothing is missing any more.

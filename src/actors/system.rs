@@ -273,6 +273,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
             let timeout = timeouts.metastore.max(timeouts.kms);
             outside.spawn(Repairing { repairs, key, calls, timeout, random }.run());
         }
+        outside.spawn(Arc::clone(&kms).tend());
         let kms = KmsClient::start(&outside.handle(), kms, timeouts.kms);
         let loader = Loader {
             store: store.clone(),

@@ -1,7 +1,7 @@
 //! Key management services: who holds the master key.
 
 mod admin;
-#[cfg(feature = "aws-kms")]
+#[cfg(any(feature = "aws-kms", fuzzing))]
 mod aws;
 mod gate;
 mod key_file;
@@ -15,6 +15,7 @@ mod static_key;
 mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretSlice;
@@ -23,13 +24,28 @@ pub use crate::error::{KmsError, KmsFailure, KmsFailureKind};
 use crate::memory::LockedKey;
 pub use admin::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
 #[cfg(feature = "aws-kms")]
-pub use aws::{AwsKms, AwsKmsOptions, Hedge, KeyArn, RegionMap};
+pub use aws::{AwsKms, AwsKmsOptions, Hedge};
+#[cfg(any(feature = "aws-kms", fuzzing))]
+pub use aws::{KeyArn, RegionMap};
 pub(crate) use gate::Gate;
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
 #[cfg(feature = "passphrase")]
 pub use sealed_file::SealSettings;
 pub use static_key::StaticKms;
+/// What the fuzz targets reach that is not public.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    pub use super::aws::fuzz_envelope as aws_envelope;
+    #[cfg(feature = "vault")]
+    pub use super::vault::fuzz_answers as vault_answers;
+
+    /// Reads a sealed key file.
+    #[cfg(feature = "passphrase")]
+    pub fn sealed_key_file(bytes: &[u8]) {
+        super::sealed_file::check_parts(bytes);
+    }
+}
 #[cfg(feature = "vault")]
 pub use vault::{VaultAuth, VaultKms, VaultOptions, VaultSecret};
 
@@ -65,6 +81,29 @@ pub trait KeyManagementService: Send + Sync + 'static {
     /// caller does both.
     fn repeats_calls(&self) -> bool {
         false
+    }
+
+    /// Does what is due without being asked for a key, such as renewing a token, and returns after what time something is due
+    /// again; [`Duration::MAX`] where nothing ever is.
+    ///
+    /// A factory calls it every 10 to 20 seconds, and earlier when it is due. System keys are asked for so seldom that a
+    /// token would end in between.
+    ///
+    /// # Errors
+    /// [`KmsError`]; it is called again.
+    async fn upkeep(&self) -> Result<Duration, KmsError> {
+        Ok(Duration::MAX)
+    }
+
+    /// Asks the places that failed lately whether they answer; called as often as [`upkeep`](Self::upkeep) while some
+    /// [`KmsState`] is not usable, so that who is ready again is seen to be.
+    ///
+    /// A service that cannot tell counts as usable until it is called again: that is what happens unless this is implemented.
+    ///
+    /// # Errors
+    /// [`KmsError`], when it does not answer.
+    async fn probe(&self) -> Result<(), KmsError> {
+        Ok(())
     }
 }
 
@@ -106,5 +145,13 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
 
     fn repeats_calls(&self) -> bool {
         (**self).repeats_calls()
+    }
+
+    async fn upkeep(&self) -> Result<Duration, KmsError> {
+        (**self).upkeep().await
+    }
+
+    async fn probe(&self) -> Result<(), KmsError> {
+        (**self).probe().await
     }
 }

@@ -13,13 +13,13 @@ mod tolerant;
 use crate::error::RecordError;
 use crate::ids::KeyMeta;
 
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", fuzzing))]
 pub(crate) use canonical::base64_text;
 pub(crate) use canonical::{RecordParts, RecordView, decode_base64_into};
 pub(crate) use edit::with_parent;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) use edit::{with_revoked, with_wrapped_key};
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", fuzzing))]
 pub(crate) use tolerant::base64;
 
 /// Bytes that encryption adds to a payload or key: a 16-byte tag and a 12-byte nonce.

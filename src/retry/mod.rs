@@ -10,4 +10,5 @@ mod policy;
 
 pub(crate) use breaker::{Breaker, Change, Pass};
 pub(crate) use budget::Budget;
+pub(crate) use policy::half_to_one;
 pub use policy::{BreakerPolicy, RetryPolicy};

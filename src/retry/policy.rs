@@ -91,6 +91,13 @@ impl RetryPolicy {
     }
 }
 
+/// Draws a number from a half to one: many processes that start at once do not ask at once.
+pub(crate) fn half_to_one(random: &RandomFill) -> f64 {
+    let mut drawn = [0];
+    // Without random numbers everybody waits the whole time.
+    if random(&mut drawn).is_ok() { 0.5 + f64::from(drawn[0]) / 512.0 } else { 1.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

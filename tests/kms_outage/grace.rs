@@ -86,6 +86,27 @@ async fn six_hours_without_the_service_stop_nobody_who_has_the_system_key() -> T
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_nobody_asks_for_anything_is_ready_again_once_the_service_is_back() -> TestResult {
+    let Some(regions) = Regions::new(&["us-west-2", "us-east-1"]).await? else { return Ok(()) };
+    let store = Arc::new(InMemoryMetastore::new());
+    let process = Process::start(&regions, &store, now()).await?;
+    regions.set(Fault::Refuse);
+    process.encrypt("alice").await.err().ok_or("no region answers")?;
+    let status = || process.factory.status();
+    assert!(!status().is_ready());
+    let calls = status().kms_calls;
+    regions.set(Fault::None);
+    // No readiness probe sends it anything meanwhile.
+    let are_up = || async { status().kms.iter().all(|region| region.state == KmsState::Up) };
+    until("readiness", are_up).await?;
+    assert!(status().is_ready());
+    assert_eq!(status().kms_calls, calls, "nobody asked for a key");
+    process.encrypt("alice").await?;
+    process.factory.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_encrypted_under_a_system_key_that_expires_meanwhile_and_everything_is_decrypted() -> TestResult {
     let Some(regions) = Regions::new(&["eu-west-1"]).await? else { return Ok(()) };
     let store = Arc::new(InMemoryMetastore::new());

@@ -56,7 +56,7 @@ impl Regions {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) -> TestResult {
     let began = Instant::now();
     while !is_so().await {
-        if began.elapsed() > Duration::from_secs(20) {
+        if began.elapsed() > Duration::from_secs(60) {
             return Err(format!("{what} took too long").into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -168,9 +168,16 @@ impl OpenBao {
 
     /// Unseals it.
     pub(crate) fn unseal(&self) -> TestResult {
-        let log = self.keeper.log();
-        let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: ")).ok_or("an unseal key")?;
-        self.request("POST", "sys/unseal", &json!({"key": key.trim()}), &[])?;
+        // It answers before it prints its key.
+        wait_until("the key that unseals", || Ok(self.unseal_key().is_some()))?;
+        let key = self.unseal_key().ok_or("an unseal key")?;
+        self.request("POST", "sys/unseal", &json!({"key": key}), &[])?;
         wait_until("unsealing", || self.answers())
+    }
+    fn unseal_key(&self) -> Option<String> {
+        // A whole line: what is being written may be half a key.
+        let log = self.keeper.log();
+        let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.find_map(|line| line.strip_prefix("Unseal Key: ")).map(|key| key.trim().to_owned())
     }
 }

@@ -1,6 +1,7 @@
 //! What stands in the row of a system key: the key under a data key, and that under the master key of each region.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::KmsError;
 use crate::record::{base64, base64_text};
@@ -11,6 +12,8 @@ use crate::record::{base64, base64_text};
 pub(super) struct Envelope {
     pub(super) encrypted_key: Vec<u8>,
     pub(super) keks: Vec<Kek>,
+    /// Fields that are not known; they stay.
+    rest: Map<String, Value>,
 }
 
 /// The data key, wrapped under the master key of one region.
@@ -19,6 +22,7 @@ pub(super) struct Kek {
     pub(super) region: String,
     pub(super) arn: String,
     pub(super) encrypted: Vec<u8>,
+    rest: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,6 +31,8 @@ struct EnvelopeText {
     encrypted_key: String,
     #[serde(rename = "kmsKeks")]
     keks: Option<Vec<KekText>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -35,19 +41,33 @@ struct KekText {
     arn: String,
     #[serde(rename = "encryptedKek")]
     encrypted: String,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Kek {
+    pub(super) fn new(region: &str, arn: &str, encrypted: Vec<u8>) -> Self {
+        Self { region: region.to_owned(), arn: arn.to_owned(), encrypted, rest: Map::new() }
+    }
 }
 
 impl Envelope {
-    /// Reads what any implementation has written. Fields that are not known are passed over.
+    pub(super) fn new(encrypted_key: Vec<u8>, keks: Vec<Kek>) -> Self {
+        Self { encrypted_key, keks, rest: Map::new() }
+    }
+
+    /// Reads what any implementation has written.
     ///
     /// # Errors
     /// [`KmsError::Undecryptable`] when it is no envelope.
     pub(super) fn parse(text: &[u8]) -> Result<Self, KmsError> {
         let bytes = |text: &str| base64("envelope", text).map_err(|_| KmsError::Undecryptable);
         let envelope: EnvelopeText = serde_json::from_slice(text).map_err(|_| KmsError::Undecryptable)?;
-        let kek = |kek: KekText| Ok(Kek { encrypted: bytes(&kek.encrypted)?, region: kek.region, arn: kek.arn });
+        let kek = |KekText { region, arn, encrypted, rest }: KekText| {
+            Ok(Kek { region, arn, encrypted: bytes(&encrypted)?, rest })
+        };
         let keks: Result<Vec<Kek>, KmsError> = envelope.keks.unwrap_or_default().into_iter().map(kek).collect();
-        Ok(Self { encrypted_key: bytes(&envelope.encrypted_key)?, keks: keks? })
+        Ok(Self { encrypted_key: bytes(&envelope.encrypted_key)?, keks: keks?, rest: envelope.rest })
     }
 
     pub(super) fn to_json(&self) -> Vec<u8> {
@@ -55,10 +75,12 @@ impl Envelope {
             region: kek.region.clone(),
             arn: kek.arn.clone(),
             encrypted: base64_text(&kek.encrypted),
+            rest: kek.rest.clone(),
         };
         let text = EnvelopeText {
             encrypted_key: base64_text(&self.encrypted_key),
             keks: Some(self.keks.iter().map(kek).collect()),
+            rest: self.rest.clone(),
         };
         serde_json::to_vec(&text).expect("texts and lists of them can be written")
     }
@@ -70,14 +92,23 @@ impl Envelope {
     }
 }
 
+/// What is read of any bytes is written and read again the same.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(envelope) = Envelope::parse(bytes) {
+        let again = Envelope::parse(&envelope.to_json()).expect("what is written is read");
+        assert_eq!((again.encrypted_key, again.keks), (envelope.encrypted_key, envelope.keks));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_shape_is_that_of_all_implementations() {
-        let kek = |region: &str| Kek { region: region.to_owned(), arn: "arn".to_owned(), encrypted: vec![1, 2] };
-        let envelope = Envelope { encrypted_key: vec![0, 255], keks: vec![kek("a"), kek("b")] };
+        let kek = |region| Kek::new(region, "arn", vec![1, 2]);
+        let envelope = Envelope::new(vec![0, 255], vec![kek("a"), kek("b")]);
         let text = r#"{"encryptedKey":"AP8=","kmsKeks":[{"region":"a","arn":"arn","encryptedKek":"AQI="},{"region":"b","arn":"arn","encryptedKek":"AQI="}]}"#;
         assert_eq!(String::from_utf8(envelope.to_json()).unwrap(), text);
         let read = Envelope::parse(text.as_bytes()).unwrap();
@@ -85,12 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_stand_in_any_order_and_others_are_passed_over() {
+    fn fields_stand_in_any_order_and_others_stay() {
         let text = r#" {"v":{"x":[1]},"kmsKeks":[{"encryptedKek":"AQI=","more":null,"arn":"x","region":"US-East-1"}],
             "encryptedKey":"AP8="} "#;
         let read = Envelope::parse(text.as_bytes()).unwrap();
         assert_eq!(read.of_region("us-east-1").count(), 1);
         assert_eq!(read.of_region("us-east-2").count(), 0);
+        let text = r#"{"encryptedKey":"AP8=","kmsKeks":[{"region":"US-East-1","arn":"x","encryptedKek":"AQI=","more":null}],"v":{"x":[1]}}"#;
+        assert_eq!(String::from_utf8(read.to_json()).unwrap(), text);
         let none = Envelope::parse(br#"{"kmsKeks":null,"encryptedKey":"AP8="}"#).unwrap();
         assert!(none.keks.is_empty());
     }

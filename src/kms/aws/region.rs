@@ -83,6 +83,11 @@ impl Region {
         self.wrapped(Request::Encrypt, answer.ciphertext_blob)
     }
 
+    /// Asks whether it answers; the gate learns how it went.
+    pub(super) async fn probe(&self) {
+        let _ = self.encrypt(&data_key(&[0; 32])).await;
+    }
+
     /// Has a data key unwrapped, under the key of this region or the `former` one that it names.
     pub(super) async fn decrypt(&self, kek: &Kek, former: &[KeyArn]) -> Result<DataKey, KmsFailure> {
         // Named, so that what somebody else has wrapped under a key of theirs does not open.

@@ -9,6 +9,7 @@ use aws_config::{BehaviorVersion, Region as AwsRegion};
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::{Client, Config};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use secrecy::SecretSlice;
 use tokio::time::{Instant, timeout_at};
@@ -219,31 +220,31 @@ impl Inner {
             let (region, kek, open) = (&self.regions[at], &envelope.keks[kek], &open);
             async move {
                 let key = region.decrypt(kek, &self.former).await?;
-                // A data key of another envelope opens nothing; another region's may.
-                let opened = open(&key);
-                opened.map_err(|error| match error {
-                    KmsError::Undecryptable => KmsFailure::new(
+                match open(&key) {
+                    // A data key of another envelope opens nothing; another region's may.
+                    Err(KmsError::Undecryptable) => Err(KmsFailure::new(
                         region.name(),
                         KmsFailureKind::Tampered,
                         "its data key does not open the system key",
-                    ),
-                    other => KmsFailure::new(region.name(), KmsFailureKind::Refused, other.to_string()),
-                })
+                    )),
+                    // What is wrong here is no fault of the region's.
+                    opened => Ok(opened),
+                }
             }
         };
-        self.rounds.until_one_answers(&places, patience, ask).await.map_err(|failures| {
+        self.rounds.until_one_answers(&places, patience, ask).await.unwrap_or_else(|failures| {
             let is_about_bytes = |failure: &KmsFailure| failure.kind == KmsFailureKind::Tampered;
             if failures.iter().all(is_about_bytes) {
-                KmsError::Undecryptable
+                Err(KmsError::Undecryptable)
             } else {
-                KmsError::Failed { operation, failures }
+                Err(KmsError::Failed { operation, failures })
             }
         })
     }
 }
 
 pub(super) fn kek(region: &Region, encrypted: Vec<u8>) -> Kek {
-    Kek { region: region.name().to_owned(), arn: region.key().as_str().to_owned(), encrypted }
+    Kek::new(region.name(), region.key().as_str(), encrypted)
 }
 
 #[async_trait]
@@ -272,7 +273,7 @@ impl KeyManagementService for AwsKms {
             }
         }
         let encrypted_key = data_key::wrap(&under, key)?;
-        Ok(Envelope { encrypted_key, keks }.to_json())
+        Ok(Envelope::new(encrypted_key, keks).to_json())
     }
 
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
@@ -290,6 +291,13 @@ impl KeyManagementService for AwsKms {
 
     fn repeats_calls(&self) -> bool {
         true
+    }
+
+    /// Has each region that failed wrap zeroes; that it may not is an answer too.
+    async fn probe(&self) -> Result<(), KmsError> {
+        let failing = self.inner.regions.iter().filter(|region| !region.gate().health().state.is_usable());
+        join_all(failing.map(Region::probe)).await;
+        Ok(())
     }
 }
 

@@ -62,6 +62,12 @@ impl Lease {
         }
     }
 
+    /// Returns after what time something is to be done about it.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        let next = self.due.or(self.term.map(|(since, ttl)| since + ttl));
+        next.map_or(Duration::MAX, |next| next.saturating_duration_since(now))
+    }
+
     /// Of the same token, which could not be looked after: asked for again after a sixth of what is left.
     pub(super) fn put_off(self, now: Instant) -> Self {
         let left = self.term.map(|(since, ttl)| (since + ttl).saturating_duration_since(now));
@@ -90,6 +96,9 @@ mod tests {
         let began = Instant::now();
         for (renewable, due) in [(true, Due::Renewal), (false, Due::Replacement)] {
             let lease = Lease::begin(Terms { ttl: 3600, renewable }, began);
+            assert_eq!(lease.left(began + HOUR / 3), HOUR / 3);
+            assert_eq!(lease.left_alone().left(began + HOUR / 3), HOUR * 2 / 3);
+            assert_eq!(lease.left(began + HOUR), Duration::ZERO);
             let cases = [(0, Due::Nothing), (2399, Due::Nothing), (2400, due), (3599, due), (3600, Due::Over)];
             for (after, expected) in cases {
                 assert_eq!(lease.due(began + Duration::from_secs(after)), expected, "{after}");

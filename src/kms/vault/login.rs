@@ -1,10 +1,11 @@
 //! How tokens are got and kept.
 //!
-//! Whoever needs the token looks after it, one at a time; there is no task that does. So a process that asked for nothing
-//! while its token ended logs in again when it asks next.
+//! Whoever needs the token looks after it, one at a time, and so does a factory when nobody needs it. Where there is none, a
+//! process that asked for nothing while its token ended logs in again when it asks next.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -71,11 +72,20 @@ impl Login {
             Due::Renewal | Due::Replacement => {
                 // Whoever comes meanwhile goes on with the token that there is.
                 if let Ok(_flight) = self.flight.try_lock() {
-                    return Ok(self.look_after(http, held).await);
+                    return Ok(self.extend(http, held).await);
                 }
                 Ok(held.token)
             }
         }
+    }
+
+    /// Gets or renews the token where that is due, and returns after what time that will be.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn look_after(&self, http: &Http) -> Result<Duration, KmsFailure> {
+        self.token(http).await?;
+        Ok(self.held().map_or(Duration::ZERO, |held| held.lease.left(Instant::now())))
     }
 
     /// Returns another token than `stale`, which the server does not take; `None` when there is no other.
@@ -133,7 +143,7 @@ impl Login {
     }
 
     /// Renews the token or gets another; goes on with the one that there is where neither can be done.
-    async fn look_after(&self, http: &Http, held: Held) -> Token {
+    async fn extend(&self, http: &Http, held: Held) -> Token {
         let held = self.held().unwrap_or(held);
         let next = match held.lease.due(Instant::now()) {
             // Another did, between the look and the lock.

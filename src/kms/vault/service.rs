@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -206,5 +207,18 @@ impl KeyManagementService for VaultKms {
 
     fn kind(&self) -> &'static str {
         "vault"
+    }
+
+    /// Logs in, or renews the token where that is due.
+    async fn upkeep(&self) -> Result<Duration, KmsError> {
+        let Transit { login, http, .. } = &*self.transit;
+        login.look_after(http).await.map_err(|failed| Refused::from(failed).into_error("keep the token of Vault"))
+    }
+
+    /// Has the token looked at.
+    async fn probe(&self) -> Result<(), KmsError> {
+        let Transit { login, http, .. } = &*self.transit;
+        let probe = async { login.is_taken(http, &login.token(http).await?).await };
+        probe.await.map(drop).map_err(|failed| Refused::from(failed).into_error("ask whether Vault answers"))
     }
 }

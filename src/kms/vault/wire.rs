@@ -172,3 +172,17 @@ pub(super) fn one_line(text: &str) -> String {
         None => line,
     }
 }
+
+/// Answers of any kind are read or refused.
+#[cfg(fuzzing)]
+pub fn fuzz_answers(bytes: &[u8]) {
+    if let Some(wrapped) = Wrapped::read(bytes) {
+        assert_eq!(wrapped.text.as_bytes(), bytes);
+    }
+    let _ = ciphertext(bytes).map(|bytes| Wrapped::read(&bytes).expect("what is stored is read").version);
+    let _ = plaintext(bytes).map(|key| assert!(secrecy::ExposeSecret::expose_secret(&key).len() <= 35));
+    let _ = (key_facts(bytes), own_terms(bytes), serde_json::from_slice::<Granted<'_>>(bytes).is_ok());
+    if let Some(line) = refusal(bytes) {
+        assert!(line.chars().count() <= 201 && !line.contains(char::is_control), "{line}");
+    }
+}
