@@ -5,6 +5,8 @@ mod audit;
 #[cfg(feature = "aws")]
 mod aws;
 mod cache;
+#[cfg(any(feature = "aws", feature = "vault"))]
+mod clients;
 mod clock;
 pub mod crypto;
 mod envelope;

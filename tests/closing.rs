@@ -211,7 +211,7 @@ impl KeyManagementService for Clinging {
     }
 
     async fn decrypt_key(&self, _: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
-        Err(KmsError::Undecryptable)
+        Err(KmsError::undecryptable())
     }
 }
 

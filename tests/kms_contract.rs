@@ -94,17 +94,20 @@ async fn what_was_wrapped_is_unwrapped_and_differs_each_time<K: KeyManagementSer
 
 async fn what_was_changed_or_is_foreign_does_not_unwrap<K: KeyManagementService>(services: Services<K>) -> TestResult {
     let wrapped = wrapped_key(&services.service).await?;
-    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable)));
+    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable { .. })));
     for bit in 0..wrapped.len() * 8 {
         let mut changed = wrapped.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        assert!(matches!(services.service.decrypt_key(&changed).await, Err(KmsError::Undecryptable)), "bit {bit}");
+        assert!(
+            matches!(services.service.decrypt_key(&changed).await, Err(KmsError::Undecryptable { .. })),
+            "bit {bit}"
+        );
     }
     for size in 0..wrapped.len() {
-        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable)));
+        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable { .. })));
     }
     let longer = [wrapped.as_slice(), &[0]].concat();
-    assert!(matches!(services.service.decrypt_key(&longer).await, Err(KmsError::Undecryptable)));
+    assert!(matches!(services.service.decrypt_key(&longer).await, Err(KmsError::Undecryptable { .. })));
     assert!(services.service.decrypt_key(&wrapped).await.is_ok(), "and none of that did any harm");
     Ok(())
 }
@@ -115,7 +118,7 @@ async fn what_was_changed_is_the_same_key_or_none<K: KeyManagementService>(servi
 
     let wrapped = wrapped_key(&services.service).await?;
     let key = services.service.decrypt_key(&wrapped).await?;
-    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable)));
+    assert!(matches!(services.stranger.decrypt_key(&wrapped).await, Err(KmsError::Undecryptable { .. })));
     let (mut same, mut none) = (0, 0);
     for at in 0..wrapped.len() {
         let mut changed = wrapped.clone();
@@ -125,7 +128,7 @@ async fn what_was_changed_is_the_same_key_or_none<K: KeyManagementService>(servi
                 assert_eq!(opened.expose_secret(), key.expose_secret(), "{}", String::from_utf8_lossy(&changed));
                 same += 1;
             }
-            Err(KmsError::Undecryptable) => none += 1,
+            Err(KmsError::Undecryptable { .. }) => none += 1,
             Err(KmsError::Failed { failures, .. })
                 if failures.iter().all(|failure| matches!(failure.kind, NotWrapped | Tampered)) =>
             {
@@ -136,7 +139,7 @@ async fn what_was_changed_is_the_same_key_or_none<K: KeyManagementService>(servi
     }
     assert!(same > 0 && none > 0, "{same} {none}");
     for size in 0..wrapped.len() {
-        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable)));
+        assert!(matches!(services.service.decrypt_key(&wrapped[..size]).await, Err(KmsError::Undecryptable { .. })));
     }
     Ok(())
 }
@@ -151,7 +154,10 @@ async fn a_factory_with_another_master_key_says_so_and_makes_no_key<K: KeyManage
     let foreign = factory(&services.stranger, &store).await?;
     let session = foreign.session("alice").await?;
     for failed in [session.decrypt(&record).await.map(drop), session.encrypt(b"tea").await.map(drop)] {
-        assert!(matches!(&failed, Err(Error::Kms(kms)) if matches!(**kms, KmsError::Undecryptable)), "{failed:?}");
+        assert!(
+            matches!(&failed, Err(Error::Kms(kms)) if matches!(**kms, KmsError::Undecryptable { .. })),
+            "{failed:?}"
+        );
     }
     let latest = store.load_latest(&KeyId::new("_SK_svc_prod")).await?.ok_or("the first key")?;
     assert_eq!(services.service.decrypt_key(&latest.encrypted_key).await?.expose_secret().len(), 32);

@@ -152,13 +152,13 @@ impl KeyManagementService for Watched {
     async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
         let call =
             async { tokio::time::timeout(self.give_up.unwrap_or(Duration::MAX), self.kms.encrypt_key(key)).await };
-        let wrapped = watch(call).await.unwrap_or(Err(KmsError::Undecryptable));
+        let wrapped = watch(call).await.unwrap_or(Err(KmsError::undecryptable()));
         *self.wrapped.lock().unwrap_or_else(PoisonError::into_inner) = wrapped.ok();
-        Err(KmsError::Undecryptable)
+        Err(KmsError::undecryptable())
     }
 
     async fn decrypt_key(&self, _: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
-        Err(KmsError::Undecryptable)
+        Err(KmsError::undecryptable())
     }
 
     fn repeats_calls(&self) -> bool {

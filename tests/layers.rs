@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["error", "clock", "metrics"],
     &["memory"],
     &["crypto"],
-    &["aws", "cache", "retry"],
+    &["aws", "cache", "clients", "retry"],
     &["ids", "record", "policy"],
     &["envelope", "audit"],
     &["stores", "kms"],

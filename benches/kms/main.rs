@@ -35,7 +35,10 @@ fn main() -> BenchResult {
 
 async fn measure() -> BenchResult {
     let Some(server) = DynamoDb::start(DynamoDbKind::Moto)? else { return Ok(()) };
-    let (one, three) = (Side::new(&server, &["a-1"]).await?, Side::new(&server, &["b-1", "b-2", "b-3"]).await?);
+    let (one, three) = (
+        Side::new(&server, &["eu-central-1"]).await?,
+        Side::new(&server, &["us-west-2", "us-east-1", "eu-west-1"]).await?,
+    );
     let mut times: [Vec<Duration>; 8] = Default::default();
     for round in 0..=ROUNDS {
         let round_times = [

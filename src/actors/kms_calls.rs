@@ -2,24 +2,26 @@
 //! service keeps failing.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::SecretSlice;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::error::{KmsError, KmsFailureKind};
-use crate::kms::{Gate, KeyManagementService, KmsHealth};
-use crate::memory::RandomFill;
+use crate::error::{KmsError, KmsFailureKind as Kind};
+use crate::kms::{Entry, Gate, KeyManagementService, KmsHealth, SystemKey};
+use crate::memory::{LockedKey, RandomFill};
 use crate::metrics::CallMeters;
 use crate::retry::{Budget, RetryPolicy, half_to_one};
 
 /// Calls to the service at once; more wait their turn.
 const AT_ONCE: usize = 16;
 
-/// How often the service is looked after at least, and at most.
+/// How long the service is left to itself; less where something is due, and more where it refuses.
 const UPKEEP: Duration = Duration::from_secs(20);
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const MOST_PAUSE: Duration = Duration::from_secs(600);
 
 /// A kind of call, as its durations are told apart.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,8 @@ pub(super) struct KmsCalls {
     /// Where the service does not do this itself.
     gate: Option<Gate>,
     turns: Semaphore,
+    /// What could not be unwrapped last, for no fault of its own.
+    failed: Mutex<Option<Vec<u8>>>,
     times: CallMeters<2>,
     random: RandomFill,
 }
@@ -58,7 +62,7 @@ impl KmsCalls {
     ) -> Self {
         let gate = (!kms.repeats_calls()).then(|| Gate::new(kms.kind(), policy.breaker.clone()));
         let (budget, turns) = (Budget::new(policy.budget), Semaphore::new(AT_ONCE));
-        Self { kms, policy, budget, gate, turns, times, random }
+        Self { kms, policy, budget, gate, turns, failed: Mutex::default(), times, random }
     }
 
     /// Returns how each place that keeps the master key has answered lately.
@@ -66,28 +70,41 @@ impl KmsCalls {
         self.gate.as_ref().map_or_else(|| self.kms.health(), |gate| vec![gate.health()])
     }
 
+    /// Wraps a system key.
+    pub(super) async fn wrap(&self, key: &LockedKey) -> Result<Vec<u8>, KmsError> {
+        self.make(Call::Wrap, || self.kms.encrypt_key(SystemKey::new(key))).await
+    }
+
+    /// Unwraps a system key.
+    pub(super) async fn unwrap(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
+        let opened = self.make(Call::Unwrap, || self.kms.decrypt_key(encrypted)).await;
+        // What is odd about the bytes of a row is not to be tried for ever.
+        let is_odd = |error: &KmsError| matches!(error.kind(), None | Some(Kind::Tampered | Kind::Refused));
+        let failed = opened.as_ref().err().filter(|error| !is_odd(error)).map(|_| encrypted.to_vec());
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        opened
+    }
+
     /// Has the service asked what `ask` says.
-    pub(super) async fn make<T, F>(
-        &self,
-        call: Call,
-        ask: impl Fn(Arc<dyn KeyManagementService>) -> F,
-    ) -> Result<T, KmsError>
+    async fn make<T, F>(&self, call: Call, ask: impl Fn() -> F) -> Result<T, KmsError>
     where
         F: Future<Output = Result<T, KmsError>>,
     {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let Some(gate) = &self.gate else {
             let _timer = self.times.time(call as usize);
-            return ask(Arc::clone(&self.kms)).await;
+            return ask().await;
         };
         self.budget.called();
+        let operation = call.operation();
         let mut repetition = 1;
         loop {
-            let answer = async {
+            let entry = gate.enter().map_err(|failure| KmsError::Failed { operation, failures: vec![failure] })?;
+            let outcome = {
                 let _timer = self.times.time(call as usize);
-                ask(Arc::clone(&self.kms)).await
+                self.in_time(operation, ask()).await
             };
-            let outcome = self.attempt(gate, call.operation(), answer).await;
+            settle(entry, &outcome);
             match &outcome {
                 Err(error) if self.may_repeat(error, repetition) => {
                     sleep(self.policy.drawn_delay(repetition, &self.random)).await;
@@ -102,46 +119,73 @@ impl KmsCalls {
     pub(super) async fn tend(self: Arc<Self>) {
         let (mut pause, mut has_failed) = (LEAST_PAUSE, false);
         loop {
-            sleep(pause.clamp(LEAST_PAUSE, UPKEEP).mul_f64(half_to_one(&self.random))).await;
+            sleep(pause.mul_f64(half_to_one(&self.random))).await;
             if self.health().iter().any(|place| !place.state.is_usable()) {
-                let probe = self.kms.probe();
-                // The gates keep what comes of it.
-                let _ = match &self.gate {
-                    Some(gate) => self.attempt(gate, "ask the service whether it answers", probe).await,
-                    None => probe.await,
-                };
+                self.probe().await;
             }
-            let (operation, after) = ("look after the service", self.policy.attempt_timeout);
-            let outcome = timeout(after, self.kms.upkeep()).await;
-            match outcome.unwrap_or(Err(KmsError::Timeout { operation, after })) {
-                Ok(due) => (pause, has_failed) = (due, false),
+            match self.in_time("look after the service", self.kms.upkeep()).await {
+                Ok(due) => (pause, has_failed) = (due.clamp(LEAST_PAUSE, UPKEEP), false),
                 Err(error) => {
-                    pause = UPKEEP;
+                    // What is refused is not to be asked for until somebody is locked out for it.
+                    pause = if error.is_transient() { UPKEEP } else { (2 * pause).clamp(UPKEEP, MOST_PAUSE) };
                     if !std::mem::replace(&mut has_failed, true) {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "the key management service could not be looked after; this goes on");
+                        tracing::warn!(
+                            error,
+                            "the key management service could not be looked after; it is tried again"
+                        );
                     }
                 }
             }
         }
     }
 
-    fn may_repeat(&self, error: &KmsError, repetition: u32) -> bool {
-        // A service that is not asked is not helped by not being asked again.
-        let may_pass = error.is_transient() && error.kind() != Some(KmsFailureKind::Paused);
-        may_pass && repetition < self.policy.attempts && self.budget.take()
+    /// Tries whether the service is of use again; the gate, or the service itself, keeps what comes of it.
+    async fn probe(&self) {
+        let operation = "try the service";
+        let Some(gate) = &self.gate else {
+            let _ = timeout(self.policy.attempt_timeout, self.kms.probe()).await;
+            return;
+        };
+        let Ok(entry) = gate.enter() else { return };
+        // What could not be opened tells best; what could not be wrapped is gone.
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let probe = async {
+            match failed {
+                Some(encrypted) => self.kms.decrypt_key(&encrypted).await.map(|_| true),
+                None => self.kms.probe().await.map_or(Ok(false), |tried| tried.map(|()| true)),
+            }
+        };
+        match self.in_time(operation, probe).await {
+            Ok(false) => {
+                entry.failed(None);
+                gate.forget();
+            }
+            tried => settle(entry, &tried),
+        }
     }
 
-    async fn attempt<T>(
+    /// Gives an attempt its time.
+    async fn in_time<T>(
         &self,
-        gate: &Gate,
         operation: &'static str,
         answer: impl Future<Output = Result<T, KmsError>>,
     ) -> Result<T, KmsError> {
-        let entry = gate.enter().map_err(|failure| KmsError::Failed { operation, failures: vec![failure] })?;
         let after = self.policy.attempt_timeout;
-        let answer = timeout(after, answer).await.unwrap_or(Err(KmsError::Timeout { operation, after }));
-        entry.end(answer.as_ref().err().and_then(KmsError::kind));
-        answer
+        timeout(after, answer).await.unwrap_or(Err(KmsError::Timeout { operation, after }))
+    }
+
+    fn may_repeat(&self, error: &KmsError, repetition: u32) -> bool {
+        // A service that is not asked is not helped by not being asked again.
+        let may_pass = error.is_transient() && error.kind() != Some(Kind::Paused);
+        may_pass && repetition < self.policy.attempts && self.budget.take()
+    }
+}
+
+/// Tells how an attempt ended.
+fn settle<T>(entry: Entry<'_>, outcome: &Result<T, KmsError>) {
+    match outcome {
+        Ok(_) => entry.answered(),
+        Err(error) => entry.failed(error.kind()),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::kms_calls::{Call, KmsCalls};
 use super::{Mailbox, Outside};
 use crate::error::{Error, KmsError};
-use crate::kms::{KmsHealth, SystemKey};
+use crate::kms::KmsHealth;
 use crate::memory::{LockedKey, Reservation};
 
 /// Room for the loads that may be under way at once; more wait their turn.
@@ -129,13 +129,7 @@ impl Handler<Wrap> for KmsClientActor {
     type Result = ResponseFuture<Result<Vec<u8>, Error>>;
 
     fn handle(&mut self, Wrap { key }: Wrap, _: &mut Self::Context) -> Self::Result {
-        self.call(Call::Wrap, |calls| async move {
-            let wrap = |kms: Arc<dyn crate::kms::KeyManagementService>| {
-                let key = Arc::clone(&key);
-                async move { kms.encrypt_key(SystemKey::new(&key)).await }
-            };
-            Ok(calls.make(Call::Wrap, wrap).await?)
-        })
+        self.call(Call::Wrap, |calls| async move { Ok(calls.wrap(&key).await?) })
     }
 }
 
@@ -153,15 +147,11 @@ impl Handler<Unwrap> for KmsClientActor {
         self.under_way.insert(what.clone(), Vec::new());
         let Wrapped { encrypted, label } = what.clone();
         let unwrapping = self.call(Call::Unwrap, |calls| async move {
-            let unwrap = |kms: Arc<dyn crate::kms::KeyManagementService>| {
-                let encrypted = encrypted.clone();
-                async move { kms.decrypt_key(&encrypted).await }
-            };
-            let secret = calls.make(Call::Unwrap, unwrap).await?;
+            let secret = calls.unwrap(&encrypted).await?;
             place.fill(&label, |key| {
                 let bytes = secret.expose_secret();
                 if bytes.len() != key.len() {
-                    return Err(KmsError::Undecryptable.into());
+                    return Err(KmsError::undecryptable().into());
                 }
                 key.copy_from_slice(bytes);
                 Ok(())

@@ -34,8 +34,8 @@ pub(super) struct Repairing {
 }
 
 impl Repairing {
-    /// Looks at all versions of the system key within the first interval; again after sixty intervals, after one in which a
-    /// key was wrapped without some place, and less and less often while something is missing and cannot be had.
+    /// Looks at all versions of the system key within the first two intervals; again after sixty intervals, within two of one in
+    /// which a key was wrapped without some place, and less and less often while something is missing and cannot be had.
     pub(super) async fn run(self) {
         let (mut seen, mut pause, mut left) = (None, 1, 0);
         loop {
@@ -46,8 +46,10 @@ impl Repairing {
                 continue;
             }
             let is_whole = self.repair_all().await;
-            pause = if is_whole || seen != Some(missed) { 1 } else { MOST.min(pause * 2) };
-            left = if is_whole { MOST } else { pause - 1 };
+            // A key that was missed may not be in the store yet: the next look tells.
+            let is_seen_again = seen == Some(missed);
+            pause = if is_whole || !is_seen_again { 1 } else { MOST.min(pause * 2) };
+            left = if is_whole && is_seen_again { MOST } else { pause - 1 };
             seen = Some(missed);
         }
     }

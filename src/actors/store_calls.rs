@@ -194,7 +194,7 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn begin(calls: &'a StoreCalls, call: Call) -> Result<Self, StoreError> {
-        match calls.breaker.as_ref().map_or(Ok(Pass::Usual), |breaker| breaker.admit(Instant::now())) {
+        match calls.breaker.as_ref().map_or(Ok(Pass::default()), |breaker| breaker.admit(Instant::now())) {
             Ok(pass) => Ok(Self { calls, pass: Some(pass) }),
             Err(refusal) => {
                 let (operation, place) = (call.operation(), calls.place().to_owned());
@@ -208,7 +208,7 @@ impl<'a> Trial<'a> {
 
     fn end<T>(mut self, answer: &Result<T, StoreError>) {
         let pass = self.pass.take().expect("a trial ends once");
-        let Err(error) = answer else { return self.answered() };
+        let Err(error) = answer else { return self.answered(pass) };
         self.calls.meters.count_failure(error.class());
         match error {
             StoreError::Transient { .. } | StoreError::Timeout { .. } => self.failed(pass),
@@ -218,12 +218,12 @@ impl<'a> Trial<'a> {
                     breaker.told_nothing(pass);
                 }
             }
-            StoreError::Permanent { .. } | StoreError::Corrupt { .. } => self.answered(),
+            StoreError::Permanent { .. } | StoreError::Corrupt { .. } => self.answered(pass),
         }
     }
 
-    fn answered(&self) {
-        if let Some(Change::Closed) = self.calls.breaker.as_ref().map(Breaker::succeeded) {
+    fn answered(&self, pass: Pass) {
+        if let Some(Change::Closed) = self.calls.breaker.as_ref().map(|breaker| breaker.succeeded(pass)) {
             self.calls.meters.open.set(0.0);
             tracing::warn!(store = self.calls.place(), "the metastore answers again");
         }

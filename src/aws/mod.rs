@@ -1,7 +1,9 @@
-//! What services of AWS have in common: who sends requests, and what their errors mean.
+//! What services of AWS have in common: who sends requests and where to, and what their errors mean.
 
-mod clients;
+mod endpoints;
 mod failures;
+mod surroundings;
 
-pub(crate) use clients::{Clients, is_endpoint};
+pub(crate) use endpoints::is_endpoint;
 pub(crate) use failures::{CREDENTIALS_TIME, Common, Origin, common, judge};
+pub(crate) use surroundings::surroundings;

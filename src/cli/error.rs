@@ -251,7 +251,7 @@ impl Failure {
             | Self::Decrypt(Error::Kms(error))
             | Self::Rotate(Error::Kms(error))
             | Self::Rewrap(Error::Kms(error))
-                if matches!(**error, KmsError::Undecryptable) =>
+                if matches!(**error, KmsError::Undecryptable { .. }) =>
             {
                 Some("give the --kms that the keys in the --store were made with")
             }
@@ -296,9 +296,10 @@ fn exit_of_kms(error: &KmsError) -> Exit {
         KmsError::KeyFile { source: Some(error), .. } if error.kind() == ErrorKind::PermissionDenied => {
             Exit::NoPermission
         }
-        KmsError::KeyFile { .. } | KmsError::KeySize(_) | KmsError::Settings { .. } | KmsError::Undecryptable => {
-            Exit::Config
-        }
+        KmsError::KeyFile { .. }
+        | KmsError::KeySize(_)
+        | KmsError::Settings { .. }
+        | KmsError::Undecryptable { .. } => Exit::Config,
         KmsError::Memory(error) => exit_of_memory(error),
         KmsError::Random(_) => Exit::Software,
         other if other.is_transient() => Exit::Temporary,

@@ -46,8 +46,11 @@ pub enum KmsError {
         advice: &'static str,
     },
     /// The wrapped system key does not open under this master key.
-    #[error("the system key does not open under this master key; was it made with another one?")]
-    Undecryptable,
+    #[error("the system key does not open under this master key; was it made with another one?{}", Because(.failures))]
+    Undecryptable {
+        /// What each place says that was asked; none where nobody had to be.
+        failures: Vec<KmsFailure>,
+    },
     /// A master key of the wrong size.
     #[error("a master key has 32 bytes, not {0}")]
     KeySize(usize),
@@ -79,6 +82,12 @@ pub enum KmsError {
 }
 
 impl KmsError {
+    /// Says that a wrapped system key does not open, where no place had to be asked.
+    #[must_use]
+    pub fn undecryptable() -> Self {
+        Self::Undecryptable { failures: Vec::new() }
+    }
+
     /// Whether the same call may succeed later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -95,7 +104,7 @@ impl KmsError {
             Self::Transient { .. } => Some(KmsFailureKind::Unavailable),
             Self::Permanent { .. } => Some(KmsFailureKind::Refused),
             Self::Timeout { .. } => Some(KmsFailureKind::Timeout),
-            Self::Undecryptable => Some(KmsFailureKind::Tampered),
+            Self::Undecryptable { .. } => Some(KmsFailureKind::Tampered),
             Self::Failed { failures, .. } => {
                 let mut kinds = failures.iter().map(|failure| failure.kind);
                 kinds.clone().find(|kind| kind.is_transient()).or_else(|| kinds.next())
@@ -211,6 +220,14 @@ impl KmsFailureKind {
 impl fmt::Display for KmsFailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.as_str().replace('_', " "))
+    }
+}
+
+struct Because<'a>(&'a [KmsFailure]);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " {}", All(self.0)) }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{KmsError, KmsFailure};
 pub trait KmsAdmin: Send + Sync + 'static {
     /// Has each place that keeps the master key do what encrypting and decrypting will ask of it, with a key made for this.
     ///
-    /// Places are tried one beside the other, steps of a place one after the other up to the first that fails.
+    /// Places are tried one beside the other, steps of a place one after the other, as far as those before make them possible.
     async fn check(&self) -> Vec<PlaceCheck>;
 
     /// Tells how a wrapped system key differs from what would be made of it now; nothing when it does not.
@@ -86,6 +86,13 @@ pub enum WrapFinding {
         /// Which place.
         place: String,
     },
+    /// It is wrapped for a place under a former master key alone, which is still needed therefore.
+    Former {
+        /// Which place.
+        place: String,
+        /// The end of the name of that master key.
+        key: String,
+    },
     /// It is wrapped under a master key that is not configured, or not any more: nobody here asks for that.
     Unconfigured {
         /// Which place.
@@ -106,7 +113,7 @@ impl WrapFinding {
     /// Whether [`repair_key`](KmsAdmin::repair_key) does something about it.
     #[must_use]
     pub fn is_repairable(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Outdated { .. })
+        matches!(self, Self::Missing { .. } | Self::Former { .. } | Self::Outdated { .. })
     }
 }
 
@@ -114,6 +121,7 @@ impl fmt::Display for WrapFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { place } => write!(f, "{place} cannot open it"),
+            Self::Former { place, key } => write!(f, "wrapped in {place} under {key} alone, a former key"),
             Self::Unconfigured { place, key } => write!(f, "wrapped under {key} in {place}, which is not configured"),
             Self::Outdated { version, latest } => write!(f, "wrapped under version {version}, the latest is {latest}"),
         }

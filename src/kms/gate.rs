@@ -26,14 +26,17 @@ pub struct KmsHealth {
     pub missed_wraps: u64,
 }
 
-/// Whether a place that keeps the master key answers.
+/// Whether a place that keeps the master key is of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KmsState {
     /// It was not asked yet.
     Untried,
-    /// The last call was answered, if by a refusal.
+    /// The last call was answered.
     Up,
+    /// The last call was refused for a reason that is not about the key that it was made for: a right that is missing, a master
+    /// key that is disabled.
+    Refusing,
     /// The last call failed in a way that may pass.
     Failing,
     /// It kept failing and is not asked for a while.
@@ -41,7 +44,7 @@ pub enum KmsState {
 }
 
 impl KmsState {
-    const ALL: [Self; 4] = [Self::Untried, Self::Up, Self::Failing, Self::Paused];
+    const ALL: [Self; 5] = [Self::Untried, Self::Up, Self::Refusing, Self::Failing, Self::Paused];
 
     /// Whether calls may succeed now, as far as is known.
     #[must_use]
@@ -80,7 +83,7 @@ impl Gate {
 
     /// Lets a call through, whose end must be told; or says why not.
     pub(crate) fn enter(&self) -> Result<Entry<'_>, KmsFailure> {
-        let pass = match self.breaker.as_ref().map_or(Ok(Pass::Usual), |breaker| breaker.admit(Instant::now())) {
+        let pass = match self.breaker.as_ref().map_or(Ok(Pass::default()), |breaker| breaker.admit(Instant::now())) {
             Ok(pass) => pass,
             Err(refusal) => {
                 self.count(KmsFailureKind::Paused);
@@ -128,19 +131,36 @@ impl Gate {
         self.meters().down.set(if state.is_usable() { 0.0 } else { 1.0 });
     }
 
-    fn answered(&self) {
-        self.set(KmsState::Up);
-        if let Some(Change::Closed) = self.breaker.as_ref().map(Breaker::succeeded) {
-            tracing::warn!(place = self.place, "the key management service answers again");
+    /// Takes the place for one that has not been asked: nothing is known of it any more.
+    pub(crate) fn forget(&self) {
+        self.set(KmsState::Untried);
+    }
+
+    fn answered(&self, pass: Pass, state: KmsState) {
+        match self.breaker.as_ref().map_or(Change::None, |breaker| breaker.succeeded(pass)) {
+            Change::Late => return,
+            Change::Closed => tracing::warn!(place = self.place, "the key management service answers again"),
+            _ => {}
+        }
+        self.set(state);
+    }
+
+    fn failed(&self, pass: Pass, kind: KmsFailureKind) {
+        self.last.store(kind as u8, Ordering::Relaxed);
+        let change = self.breaker.as_ref().map_or(Change::None, |breaker| breaker.failed(pass, Instant::now()));
+        match change {
+            Change::Late => {}
+            Change::Opened | Change::Prolonged => self.set(KmsState::Paused),
+            Change::None | Change::Closed => self.set(KmsState::Failing),
+        }
+        if change == Change::Opened {
+            tracing::warn!(place = self.place, "the key management service keeps failing and is not asked for a while");
         }
     }
 
-    fn failed(&self, pass: Pass) {
-        let change = self.breaker.as_ref().map(|breaker| breaker.failed(pass, Instant::now()));
-        let is_paused = pass == Pass::Trial || change == Some(Change::Opened);
-        self.set(if is_paused { KmsState::Paused } else { KmsState::Failing });
-        if change == Some(Change::Opened) {
-            tracing::warn!(place = self.place, "the key management service keeps failing and is not asked for a while");
+    fn told_nothing(&self, pass: Pass) {
+        if let Some(breaker) = &self.breaker {
+            breaker.told_nothing(pass);
         }
     }
 }
@@ -163,16 +183,30 @@ impl Entry<'_> {
         self
     }
 
-    /// Tells how the call ended: with the kind of its failure, or with none.
-    pub(crate) fn end(mut self, failure: Option<KmsFailureKind>) {
+    /// Tells that the place answered.
+    pub(crate) fn answered(mut self) {
         let pass = self.pass.take().expect("a call ends once");
-        let Some(kind) = failure else { return self.gate.answered() };
-        self.gate.count(kind);
-        if !kind.is_transient() {
-            return self.gate.answered();
+        self.gate.answered(pass, KmsState::Up);
+    }
+
+    /// Tells that the call failed, and with what kind of failure of the place; `None`: it is none of its.
+    pub(crate) fn failed(mut self, kind: Option<KmsFailureKind>) {
+        use KmsFailureKind as Kind;
+        let (gate, pass) = (self.gate, self.pass.take().expect("a call ends once"));
+        let Some(kind) = kind else { return gate.told_nothing(pass) };
+        gate.count(kind);
+        match kind {
+            Kind::Tampered | Kind::NotWrapped => gate.answered(pass, KmsState::Up),
+            Kind::AccessDenied | Kind::KeyDisabled | Kind::KeyNotFound => gate.answered(pass, KmsState::Refusing),
+            // Nothing may have been sent, or something else have answered.
+            Kind::Credentials | Kind::Refused => {
+                gate.told_nothing(pass);
+                gate.set(KmsState::Refusing);
+            }
+            Kind::Throttled | Kind::Timeout | Kind::Network | Kind::Unavailable | Kind::Paused => {
+                gate.failed(pass, kind)
+            }
         }
-        self.gate.last.store(kind as u8, Ordering::Relaxed);
-        self.gate.failed(pass);
     }
 }
 
@@ -180,10 +214,10 @@ impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         if self.began.elapsed() >= self.patience {
-            self.gate.last.store(KmsFailureKind::Timeout as u8, Ordering::Relaxed);
-            self.gate.failed(pass);
-        } else if let Some(breaker) = &self.gate.breaker {
-            breaker.told_nothing(pass);
+            self.gate.count(KmsFailureKind::Timeout);
+            self.gate.failed(pass, KmsFailureKind::Timeout);
+        } else {
+            self.gate.told_nothing(pass);
         }
     }
 }
@@ -197,7 +231,7 @@ mod tests {
     }
 
     fn fail(gate: &Gate) {
-        gate.enter().unwrap().end(Some(KmsFailureKind::Network));
+        gate.enter().unwrap().failed(Some(KmsFailureKind::Network));
     }
 
     #[test]
@@ -223,7 +257,7 @@ mod tests {
         fail(&gate);
         drop(gate.enter().unwrap());
         assert_eq!(gate.health().state, KmsState::Paused, "the trial took too long");
-        gate.enter().unwrap().end(None);
+        gate.enter().unwrap().answered();
         assert_eq!(gate.health().state, KmsState::Up);
     }
 
@@ -240,12 +274,29 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_is_up() {
-        let gate = gate(Duration::ZERO);
-        for _ in 0..5 {
-            gate.enter().unwrap().end(Some(KmsFailureKind::AccessDenied));
+    fn who_refuses_is_asked_each_time_and_is_of_no_use_unless_it_is_about_the_bytes() {
+        let gate = gate(Duration::from_secs(3600));
+        for kind in KmsFailureKind::ALL.into_iter().filter(|kind| !kind.is_transient()) {
+            for _ in 0..5 {
+                gate.enter().unwrap().failed(Some(kind));
+            }
+            let is_about_bytes = matches!(kind, KmsFailureKind::Tampered | KmsFailureKind::NotWrapped);
+            let expected = if is_about_bytes { KmsState::Up } else { KmsState::Refusing };
+            assert_eq!((gate.health().state, expected.is_usable()), (expected, is_about_bytes), "{kind}");
         }
-        assert_eq!(gate.health().state, KmsState::Up);
+        gate.forget();
+        assert_eq!(gate.health().state, KmsState::Untried);
+    }
+
+    #[test]
+    fn what_is_no_fault_of_the_place_changes_nothing() {
+        let gate = gate(Duration::ZERO);
+        fail(&gate);
+        gate.enter().unwrap().failed(None);
+        assert_eq!(gate.health().state, KmsState::Failing);
+        fail(&gate);
+        gate.enter().unwrap().failed(None);
+        assert_eq!(gate.health().state, KmsState::Paused);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use admin::{CheckStep, KmsAdmin, PlaceCheck, WrapFinding};
 pub use aws::{AwsKms, AwsKmsOptions, Hedge};
 #[cfg(any(feature = "aws-kms", fuzzing))]
 pub use aws::{KeyArn, RegionMap};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Entry, Gate};
 pub use gate::{KmsHealth, KmsState};
 pub use local::LocalKms;
 #[cfg(feature = "passphrase")]
@@ -63,7 +63,7 @@ pub trait KeyManagementService: Send + Sync + 'static {
     /// Unwraps what [`encrypt_key`](Self::encrypt_key) returned: 32 bytes, wiped when dropped.
     ///
     /// # Errors
-    /// [`KmsError`]; one that says the bytes do not open is [`KmsError::Undecryptable`].
+    /// [`KmsError`]; one that says the bytes do not open is [`KmsError::undecryptable`].
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError>;
 
     /// Returns the word that stands for this kind of service in the names of metrics, of lowercase letters alone.
@@ -95,15 +95,13 @@ pub trait KeyManagementService: Send + Sync + 'static {
         Ok(Duration::MAX)
     }
 
-    /// Asks the places that failed lately whether they answer; called as often as [`upkeep`](Self::upkeep) while some
-    /// [`KmsState`] is not usable, so that who is ready again is seen to be.
+    /// Tries whether the service is of use again; called as often as [`upkeep`](Self::upkeep) while some [`KmsState`] is not
+    /// usable, so that who is ready again is seen to be.
     ///
-    /// A service that cannot tell counts as usable until it is called again: that is what happens unless this is implemented.
-    ///
-    /// # Errors
-    /// [`KmsError`], when it does not answer.
-    async fn probe(&self) -> Result<(), KmsError> {
-        Ok(())
+    /// `None` where it cannot tell, which is so unless this is implemented: it then counts as not tried. A service that has
+    /// a [`health`](Self::health) of its own puts there what comes of it.
+    async fn probe(&self) -> Option<Result<(), KmsError>> {
+        None
     }
 }
 
@@ -151,7 +149,7 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
         (**self).upkeep().await
     }
 
-    async fn probe(&self) -> Result<(), KmsError> {
+    async fn probe(&self) -> Option<Result<(), KmsError>> {
         (**self).probe().await
     }
 }

@@ -84,13 +84,13 @@ impl LocalWrapper {
     }
 
     pub(super) fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
-        let sealed: &[u8; WRAPPED_KEY] = encrypted.try_into().map_err(|_| KmsError::Undecryptable)?;
+        let sealed: &[u8; WRAPPED_KEY] = encrypted.try_into().map_err(|_| KmsError::undecryptable())?;
         let mut key = Box::new([0; 32]);
         let opened = self.master.unwrap(sealed, &mut key);
         let secret = SecretSlice::from(key as Box<[u8]>);
         match opened? {
             Ok(()) => Ok(secret),
-            Err(_) => Err(KmsError::Undecryptable),
+            Err(_) => Err(KmsError::undecryptable()),
         }
     }
 }
@@ -105,7 +105,7 @@ impl LocalWrapper {
             let mut nonce = [0; 12];
             (self.random)(&mut nonce)?;
             let opened = self.decrypt_key(&self.master.wrap(&key, &nonce)?)?;
-            if opened.expose_secret() == *key { Ok(()) } else { Err(KmsError::Undecryptable) }
+            if opened.expose_secret() == *key { Ok(()) } else { Err(KmsError::undecryptable()) }
         };
         let failed = |error: KmsError| KmsFailure::new(place, KmsFailureKind::Refused, error.to_string());
         let outcome = trip().map_err(failed);

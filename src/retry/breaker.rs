@@ -21,16 +21,19 @@ struct State {
     pause: Duration,
     /// Whether one is trying.
     is_tried: bool,
+    /// How often calls were refused, or made again.
+    changes: u64,
 }
 
-/// What a call that is let through is to the breaker; it goes back with the call's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a call that is let through is to the breaker; it goes back with the call's end. Where there is no breaker, the default
+/// stands for one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Pass {
-    /// One of many, while calls go through.
-    Usual,
-    /// The one that tries whether the service is back.
-    Trial,
+pub(crate) struct Pass {
+    /// As many as there were when it was let through: what it tells later is about another time.
+    changes: u64,
+    /// Whether it is the one that tries whether the service is back.
+    is_trial: bool,
 }
 
 /// Why a call is not made.
@@ -46,59 +49,71 @@ pub(crate) enum Change {
     None,
     /// Calls are refused from now on.
     Opened,
+    /// Calls are refused for longer: the trial failed.
+    Prolonged,
     /// Calls are made again from now on.
     Closed,
+    /// It says nothing any more: it was let through before calls were refused, or made again.
+    Late,
 }
 
 impl Breaker {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
-        let state = State { failures: 0, paused_until: None, pause: policy.first_pause, is_tried: false };
+        let state = State { failures: 0, paused_until: None, pause: policy.first_pause, is_tried: false, changes: 0 };
         Self { policy, state: Mutex::new(state) }
     }
 
     /// Lets a call through, or says why not. Whoever is let through must report how it ended.
     pub(crate) fn admit(&self, now: Instant) -> Result<Pass, Refusal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(until) = state.paused_until else { return Ok(Pass::Usual) };
+        let changes = state.changes;
+        let Some(until) = state.paused_until else { return Ok(Pass { changes, is_trial: false }) };
         if now >= until && !state.is_tried {
             state.is_tried = true;
-            return Ok(Pass::Trial);
+            return Ok(Pass { changes, is_trial: true });
         }
         let retry_in = if state.is_tried { state.pause } else { until - now };
         Err(Refusal { failures: state.failures, retry_in })
     }
 
     /// Counts a call that the service answered.
-    pub(crate) fn succeeded(&self) -> Change {
+    pub(crate) fn succeeded(&self, pass: Pass) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = if state.paused_until.is_some() { Change::Closed } else { Change::None };
-        *state = State { failures: 0, paused_until: None, pause: self.policy.first_pause, is_tried: false };
-        change
+        if pass.changes != state.changes {
+            return Change::Late;
+        }
+        let is_closed = state.paused_until.is_some();
+        let changes = state.changes + u64::from(is_closed);
+        *state = State { failures: 0, paused_until: None, pause: self.policy.first_pause, is_tried: false, changes };
+        if is_closed { Change::Closed } else { Change::None }
     }
 
     /// Counts a call that the service failed.
     pub(crate) fn failed(&self, pass: Pass, now: Instant) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.failures = state.failures.saturating_add(1);
-        match pass {
-            Pass::Trial => {
-                state.is_tried = false;
-                state.pause = state.pause.saturating_mul(2).min(self.policy.most_pause);
-                state.paused_until = Some(now + state.pause);
-                Change::None
-            }
-            Pass::Usual if state.paused_until.is_none() && state.failures >= self.policy.failures => {
-                state.paused_until = Some(now + state.pause);
-                Change::Opened
-            }
-            Pass::Usual => Change::None,
+        if pass.changes != state.changes {
+            return Change::Late;
         }
+        state.failures = state.failures.saturating_add(1);
+        if pass.is_trial {
+            state.is_tried = false;
+            state.pause = state.pause.saturating_mul(2).min(self.policy.most_pause);
+            state.paused_until = Some(now + state.pause);
+            return Change::Prolonged;
+        }
+        if state.failures < self.policy.failures {
+            return Change::None;
+        }
+        state.paused_until = Some(now + state.pause);
+        state.changes += 1;
+        Change::Opened
     }
 
     /// Notes the end of a call that tells nothing about the service; another may try at once.
     pub(crate) fn told_nothing(&self, pass: Pass) {
-        if pass == Pass::Trial {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).is_tried = false;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if pass.is_trial && pass.changes == state.changes {
+            state.is_tried = false;
         }
     }
 }
@@ -114,62 +129,63 @@ mod tests {
         (Breaker::new(policy), Instant::now())
     }
 
+    /// Lets calls through, and has them fail.
+    fn fail(breaker: &Breaker, now: Instant, times: usize) -> Vec<Change> {
+        (0..times).map(|_| breaker.failed(breaker.admit(now).unwrap(), now)).collect()
+    }
+
     #[test]
     fn failures_in_a_row_end_the_calls_and_successes_between_do_not_count() {
         let (breaker, now) = breaker();
-        for _ in 0..2 {
-            assert_eq!(breaker.failed(Pass::Usual, now), Change::None);
-        }
-        assert_eq!(breaker.succeeded(), Change::None);
-        for _ in 0..2 {
-            assert_eq!(breaker.failed(Pass::Usual, now), Change::None);
-            assert_eq!(breaker.admit(now), Ok(Pass::Usual));
-        }
-        assert_eq!(breaker.failed(Pass::Usual, now), Change::Opened);
+        assert_eq!(fail(&breaker, now, 2), [Change::None; 2]);
+        assert_eq!(breaker.succeeded(breaker.admit(now).unwrap()), Change::None);
+        assert_eq!(fail(&breaker, now, 3), [Change::None, Change::None, Change::Opened]);
         assert_eq!(breaker.admit(now + 40 * MS), Err(Refusal { failures: 3, retry_in: 60 * MS }));
     }
 
     #[test]
     fn one_at_a_time_tries_and_each_failure_makes_the_pause_longer() {
         let (breaker, mut now) = breaker();
-        for _ in 0..3 {
-            let _ = breaker.failed(Pass::Usual, now);
-        }
+        fail(&breaker, now, 3);
         for pause in [100, 200, 300, 300] {
             assert!(breaker.admit(now + (pause - 1) * MS).is_err());
             now += pause * MS;
-            assert_eq!(breaker.admit(now), Ok(Pass::Trial));
+            let trial = breaker.admit(now).unwrap();
             assert!(breaker.admit(now).is_err(), "one is trying");
-            assert_eq!(breaker.failed(Pass::Trial, now), Change::None);
+            assert_eq!(breaker.failed(trial, now), Change::Prolonged);
         }
         now += 300 * MS;
-        assert_eq!(breaker.admit(now), Ok(Pass::Trial));
-        assert_eq!(breaker.succeeded(), Change::Closed);
-        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(Pass::Usual), Ok(Pass::Usual)));
+        assert_eq!(breaker.succeeded(breaker.admit(now).unwrap()), Change::Closed);
+        assert!(breaker.admit(now).is_ok() && breaker.admit(now).is_ok());
     }
 
     #[test]
-    fn stragglers_that_fail_while_it_pauses_do_not_make_the_pause_longer() {
+    fn stragglers_of_another_time_tell_nothing() {
         let (breaker, now) = breaker();
-        for _ in 0..50 {
-            let _ = breaker.failed(Pass::Usual, now);
-        }
-        assert_eq!(breaker.admit(now + 100 * MS), Ok(Pass::Trial));
-    }
-
-    #[test]
-    fn a_straggler_does_not_end_the_trial_and_a_trial_that_tells_nothing_makes_way_for_another() {
-        let (breaker, now) = breaker();
-        for _ in 0..3 {
-            let _ = breaker.failed(Pass::Usual, now);
-        }
+        let before: Vec<Pass> = (0..4).map(|_| breaker.admit(now).unwrap()).collect();
+        fail(&breaker, now, 3);
+        assert_eq!(breaker.failed(before[0], now), Change::Late);
+        assert_eq!(breaker.succeeded(before[1]), Change::Late);
         let later = now + 100 * MS;
-        assert_eq!(breaker.admit(later), Ok(Pass::Trial));
-        assert_eq!(breaker.failed(Pass::Usual, later), Change::None);
+        let trial = breaker.admit(later).unwrap();
+        assert_eq!(breaker.failed(before[2], later), Change::Late);
+        breaker.told_nothing(before[2]);
         assert!(breaker.admit(later).is_err(), "one is still trying");
-        breaker.told_nothing(Pass::Usual);
-        assert!(breaker.admit(later).is_err(), "one is still trying");
-        breaker.told_nothing(Pass::Trial);
-        assert_eq!(breaker.admit(later), Ok(Pass::Trial));
+        assert_eq!(breaker.succeeded(trial), Change::Closed);
+        for _ in 0..5 {
+            assert_eq!(breaker.failed(before[3], later), Change::Late);
+        }
+        assert!(breaker.admit(later).is_ok());
+    }
+
+    #[test]
+    fn a_trial_that_tells_nothing_makes_way_for_another() {
+        let (breaker, now) = breaker();
+        fail(&breaker, now, 3);
+        let later = now + 100 * MS;
+        let trial = breaker.admit(later).unwrap();
+        assert!(breaker.admit(later).is_err());
+        breaker.told_nothing(trial);
+        assert!(breaker.admit(later).is_ok());
     }
 }

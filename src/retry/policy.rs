@@ -110,29 +110,4 @@ mod tests {
             assert_eq!(policy.delay(repetition, 0), Duration::ZERO);
         }
     }
-
-    /// A hundred processes start at once and ask a service that answers twenty calls in a tenth of a second; whoever is refused
-    /// comes back after the delay that the policy draws. Returns how many calls were made in each tenth.
-    fn start_at_once(policy: &RetryPolicy) -> Vec<usize> {
-        let (random, mut calls) = (crate::crypto::system_random(), vec![0; 100]);
-        let mut due: Vec<(Duration, u32)> = vec![(Duration::ZERO, 0); 100];
-        while !due.is_empty() {
-            due.sort_unstable();
-            let (at, repetition) = due.remove(0);
-            let tenth = usize::try_from(at.as_millis() / 100).unwrap();
-            calls[tenth] += 1;
-            if calls[tenth] > 20 {
-                due.push((at + policy.drawn_delay(repetition + 1, &random), repetition + 1));
-            }
-        }
-        calls
-    }
-
-    #[test]
-    fn a_hundred_processes_that_start_at_once_do_not_come_back_at_once() {
-        let calls = start_at_once(&RetryPolicy { first_delay: Duration::from_secs(1), ..RetryPolicy::default() });
-        assert!(calls[0] >= 100, "{calls:?}");
-        // Eighty come back within a second: eight in a tenth on average.
-        assert!(calls[1..].iter().all(|calls| *calls <= 24), "{calls:?}");
-    }
 }

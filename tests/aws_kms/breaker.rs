@@ -8,7 +8,7 @@ use keyward::kms::{AwsKms, Hedge, KeyManagementService, KmsError, KmsFailureKind
 use crate::kms_support::{ORDER, Stage, TestResult, text, wrap};
 use crate::servers::AwsFault;
 
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Regions, a service that sends each request once, and a key that is wrapped for all.
 async fn stage(count: usize) -> TestResult<Option<(Stage, AwsKms, Vec<u8>)>> {
@@ -110,7 +110,7 @@ async fn a_region_that_refuses_is_asked_each_time() -> TestResult {
         kms.decrypt_key(&wrapped).await?;
     }
     let health = first(&kms);
-    assert_eq!((health.state, count(&health, Kind::AccessDenied)), (KmsState::Up, 10));
+    assert_eq!((health.state, count(&health, Kind::AccessDenied)), (KmsState::Refusing, 10));
     assert_eq!(stage.places[0].proxy.count("Decrypt"), 10);
     Ok(())
 }

@@ -65,6 +65,7 @@ fn classes() -> Vec<Class> {
         error("disabled", Kind::KeyDisabled, 400, "DisabledException"),
         error("not found", Kind::KeyNotFound, 400, "NotFoundException"),
         error("expired credentials", Kind::Credentials, 400, "ExpiredTokenException"),
+        error("tampered", Kind::Tampered, 400, "InvalidCiphertextException"),
         class("HTML page", Kind::Refused, AwsFault::Page(200, "<html>Please log in</html>")),
         error("throttled", Kind::Throttled, 400, "ThrottlingException"),
         error("5xx", Kind::Unavailable, 500, "KMSInternalException"),
@@ -175,6 +176,7 @@ async fn wraps(stage: &Stage, class: &Class, row: &Row, least: Option<usize>) ->
         Err(error) => {
             assert!(row.wrapped.len() < least, "{error}");
             // Where somebody made a data key, those told of are the ones that did not wrap it.
+            assert!(matches!(error, KmsError::Failed { .. }), "{error:?}");
             assert_failures(error, class, row)?;
             "none".to_owned()
         }
@@ -197,6 +199,8 @@ async fn opens(stage: &Stage, class: &Class, row: &Row) -> TestResult<String> {
         }
         Err(error) => {
             assert_eq!(row.down, [DOWN; 3], "{error}");
+            let is_about_bytes = class.kind == Kind::Tampered;
+            assert_eq!(matches!(error, KmsError::Undecryptable { .. }), is_about_bytes, "{error:?}");
             assert_failures(&error, class, row)?;
             "none".to_owned()
         }
@@ -207,7 +211,9 @@ async fn opens(stage: &Stage, class: &Class, row: &Row) -> TestResult<String> {
 
 /// Each region that is down is told of, in the order in which they are asked, with what it failed with.
 fn assert_failures(error: &KmsError, class: &Class, row: &Row) -> TestResult {
-    let KmsError::Failed { failures, .. } = error else { return Err(format!("{error:?}").into()) };
+    let (KmsError::Failed { failures, .. } | KmsError::Undecryptable { failures }) = error else {
+        return Err(format!("{error:?}").into());
+    };
     let told: Vec<(&str, Kind)> = failures.iter().map(|failure| (failure.place.as_str(), failure.kind)).collect();
     let down = ORDER.iter().zip(row.down).filter(|(_, down)| *down);
     let expected: Vec<(&str, Kind)> = down.map(|(name, _)| (*name, class.kind)).collect();

@@ -86,7 +86,7 @@ async fn a_data_key_that_does_not_open_the_system_key_is_given_to_nobody() -> Te
     mixed["encryptedKey"] = envelope(&other)?["encryptedKey"].clone();
     stage.forget();
     let refused = stage.kms(|_| {})?.repair_key(mixed.to_string().as_bytes()).await;
-    assert!(matches!(refused, Err(KmsError::Undecryptable)), "{refused:?}");
+    assert!(matches!(refused, Err(KmsError::Undecryptable { .. })), "{refused:?}");
     let encrypts: usize = stage.places.iter().map(|place| place.proxy.count("Encrypt")).sum();
     assert_eq!(encrypts, 0);
     Ok(())
@@ -121,10 +121,17 @@ async fn a_key_that_was_replaced_still_opens_what_it_wrapped_where_it_is_named()
 
     let without = stage.kms(|_| {})?;
     let refused = without.decrypt_key(&old).await;
-    assert!(matches!(refused, Err(KmsError::Undecryptable)), "{refused:?}");
-    let end = format!("…{}", &former[former.len() - 4..]);
-    let strange = WrapFinding::Unconfigured { place: ORDER[0].to_owned(), key: end };
-    assert_eq!(without.inspect_key(&old).await?, [strange]);
+    let refused = refused.expect_err("it is another key");
+    assert!(matches!(refused, KmsError::Undecryptable { .. }), "{refused:?}");
+    assert!(
+        text(&refused).contains("eu-west-1: tampered") && text(&refused).contains("`former`"),
+        "{}",
+        text(&refused)
+    );
+    let (place, key) = (ORDER[0].to_owned(), format!("…{}", &former[former.len() - 4..]));
+    let strange = WrapFinding::Unconfigured { place: place.clone(), key: key.clone() };
+    assert_eq!(without.inspect_key(&old).await?, [WrapFinding::Missing { place: place.clone() }, strange.clone()]);
+    assert!(without.repair_key(&old).await.is_err(), "nobody opens it");
 
     let former_key = former.parse()?;
     let with = stage.kms(|options| options.former = vec![former_key])?;
@@ -133,9 +140,18 @@ async fn a_key_that_was_replaced_still_opens_what_it_wrapped_where_it_is_named()
     let seen = stage.places[0].proxy.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!(envelope(&seen[0].body)?["KeyId"], former, "the request names the key that is expected to open");
-    assert_eq!((with.inspect_key(&old).await?, with.repair_key(&old).await?), (vec![], None));
     let new = wrap(&with).await?.outcome?;
     assert_eq!(envelope(&new)?["kmsKeks"][0]["arn"], stage.places[0].arn, "what is new is wrapped under the new key");
+
+    // Once it is wrapped under the new one too, the old one is needed no more.
+    assert_eq!(with.inspect_key(&old).await?, [WrapFinding::Former { place, key }]);
+    let both = with.repair_key(&old).await?.ok_or("it was wrapped under the old key alone")?;
+    assert_eq!((with.inspect_key(&both).await?, with.repair_key(&both).await?), (vec![], None));
+    assert_eq!(envelope(&both)?["kmsKeks"][0], envelope(&old)?["kmsKeks"][0], "what is there stays");
+    stage.forget();
+    assert_eq!(without.decrypt_key(&both).await?.expose_secret(), wrapped.key);
+    assert_eq!(stage.places[0].proxy.count("Decrypt"), 1, "the data key that opens is asked for first");
+    assert_eq!(without.inspect_key(&both).await?, [strange]);
     Ok(())
 }
 
@@ -152,7 +168,7 @@ async fn a_key_that_is_not_configured_is_never_asked_for() -> TestResult {
         row["kmsKeks"][0]["arn"] = arn.as_str().into();
         stage.forget();
         let refused = stage.kms(|_| {})?.decrypt_key(row.to_string().as_bytes()).await;
-        assert!(matches!(refused, Err(KmsError::Undecryptable)), "{refused:?}");
+        assert!(matches!(refused, Err(KmsError::Undecryptable { .. })), "{refused:?}");
         let seen = stage.places[0].proxy.seen();
         assert!(seen.iter().all(|exchange| !String::from_utf8_lossy(&exchange.body).contains(&theirs)));
         assert_eq!(seen.len(), 1);

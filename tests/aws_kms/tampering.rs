@@ -21,7 +21,7 @@ async fn open_text(kms: &AwsKms, row: &str) -> Result<Vec<u8>, KmsError> {
 }
 
 fn is_undecryptable(outcome: &Result<Vec<u8>, KmsError>) -> bool {
-    matches!(outcome, Err(KmsError::Undecryptable))
+    matches!(outcome, Err(KmsError::Undecryptable { .. }))
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli_support::{SYSTEM, TestResult, World, created, file_of};
-use crate::servers::{DynamoDb, DynamoDbKind};
+use crate::servers::{AwsProxy, DynamoDb, DynamoDbKind, header};
 use crate::stage::{ended, outcomes, rows, text};
 
 const REGIONS: [&str; 3] = ["us-west-2", "us-east-1", "eu-west-1"];
@@ -294,5 +294,51 @@ fn the_story_is_told_on_aws_kms() -> TestResult {
     let (story, _) = ended(0, &["demo"], demo.env_remove("KEYWARD_STORE").output()?)?;
     assert!(story.contains("a new SQLite store in\n") && story.contains("refused: the record belongs"), "{story}");
     assert!(stage.world.files()?.is_empty(), "{:?}", stage.world.files()?);
+    Ok(())
+}
+
+/// What credentials are taken from, and what is asked of STS for it.
+#[test]
+fn credentials_come_from_a_role_a_profile_or_a_web_identity() -> TestResult {
+    const ROLE: &str = "arn:aws:iam::123456789012:role/keyward";
+    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let Some(server) = DynamoDb::shared(DynamoDbKind::Moto).map_err(text)? else { return Ok(()) };
+    let proxy = AwsProxy::start(server.port).map_err(text)?;
+    let profiles =
+        format!("[profile app]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\nregion = us-west-2\n");
+    stage.world.write("config", profiles.as_bytes())?;
+    stage.world.write("credentials", b"[base]\naws_access_key_id = BASE\naws_secret_access_key = test\n")?;
+    stage.world.write("token", b"header.claims.signature")?;
+    let encoded = ROLE.replace(':', "%3A").replace('/', "%2F");
+    let by_option = format!("role={ROLE};external_id=app-1");
+    let identity = [("AWS_WEB_IDENTITY_TOKEN_FILE", "token"), ("AWS_ROLE_ARN", ROLE)];
+    for (options, variables, asked) in [
+        (by_option.as_str(), &[][..], &["Action=AssumeRole&", "ExternalId=app-1", "Credential=test/"][..]),
+        ("profile=app", &[], &["Action=AssumeRole&", "Credential=BASE/"]),
+        ("", &identity, &["Action=AssumeRoleWithWebIdentity", "WebIdentityToken=header.claims.signature"]),
+    ] {
+        proxy.forget();
+        let kms = stage.kms(&[0], options).replace(&stage.endpoint, &proxy.endpoint());
+        let mut command = stage.command(&kms, &["kms", "check"]);
+        command.env("AWS_ENDPOINT_URL_STS", proxy.endpoint()).envs(variables.iter().copied());
+        command.env("AWS_CONFIG_FILE", "config").env("AWS_SHARED_CREDENTIALS_FILE", "credentials");
+        if !variables.is_empty() {
+            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        }
+        ended(0, &["kms", "check"], command.output()?)?;
+        let seen = proxy.seen();
+        let (first, others) = seen.split_first().ok_or("nobody was asked")?;
+        let question = format!("{}\n{}", first.head, String::from_utf8_lossy(&first.body));
+        for words in asked.iter().copied().chain([encoded.as_str()]) {
+            assert!(question.contains(words), "{options}: {words}: {question}");
+        }
+        let operations: Vec<&str> = others.iter().map(|exchange| exchange.operation.as_str()).collect();
+        assert_eq!(operations, ["GenerateDataKey", "Decrypt"], "one region needs no more");
+        for exchange in others {
+            let signature = header(&exchange.head, "authorization").ok_or("a request without a signature")?;
+            assert!(signature.contains("Credential=ASIA"), "{options}: {signature}");
+            assert!(header(&exchange.head, "x-amz-security-token").is_some(), "{options}");
+        }
+    }
     Ok(())
 }

@@ -125,7 +125,13 @@ fn a_profile_has_credentials_and_a_region() -> TestResult {
     fs::write(&config, "[profile keys]\nregion = ap-southeast-2\n")?;
     fs::write(&secrets, "[keys]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = hunter2\n")?;
     let (config, secrets) = (config.to_string_lossy(), secrets.to_string_lossy());
-    let around = [("AWS_CONFIG_FILE", &*config), ("AWS_SHARED_CREDENTIALS_FILE", &*secrets)];
+    // Those of the environment do not take its place.
+    let around = [
+        ("AWS_CONFIG_FILE", &*config),
+        ("AWS_SHARED_CREDENTIALS_FILE", &*secrets),
+        ("AWS_ACCESS_KEY_ID", "AKIAOTHER"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+    ];
     let address = format!("dynamodb:EncryptionKey?profile=keys&endpoint={}", answers.endpoint());
     let said = run(&address, "connect", &around)?;
     assert!(said.starts_with("dynamodb:EncryptionKey in ap-southeast-2"), "{said}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyward::kms::KmsState;
+use keyward::kms::{AwsKmsOptions, KmsState};
 use keyward::stores::InMemoryMetastore;
 use keyward::{CryptoPolicy, Error, ManualClock, SessionFactory, SystemClock};
 
@@ -103,6 +103,34 @@ async fn a_process_that_nobody_asks_for_anything_is_ready_again_once_the_service
     assert_eq!(status().kms_calls, calls, "nobody asked for a key");
     process.encrypt("alice").await?;
     process.factory.close().await?;
+    Ok(())
+}
+
+/// With the limits that a factory and a service have where nobody sets others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regions_that_take_requests_and_never_answer_are_named_and_leave_time_for_one_that_does() -> TestResult {
+    let names = ["us-west-2", "us-east-1", "eu-west-1", "ap-southeast-2"];
+    let Some(regions) = Regions::new(&names).await? else { return Ok(()) };
+    let kms = || {
+        regions.kms(|options| {
+            options.retries = AwsKmsOptions::default().retries;
+            options.min_regions = Some(1);
+        })
+    };
+    let factory =
+        async |kms| SessionFactory::builder("svc", "prod").metastore(InMemoryMetastore::new()).kms(kms).build().await;
+    regions.set(Fault::HalfOpen);
+    let stuck = factory(kms()?).await?;
+    let failed = stuck.session("alice").await?.encrypt(b"tea").await.map(drop);
+    let Err(Error::Kms(error)) = failed else { return Err(format!("{failed:?}").into()) };
+    let text = error.to_string();
+    assert!(names.iter().all(|name| text.contains(&format!("{name}: timeout"))), "{text}");
+    stuck.close().await?;
+
+    regions.proxies[3].set(Fault::None);
+    let works = factory(kms()?).await?;
+    works.session("alice").await?.encrypt(b"tea").await?;
+    works.close().await?;
     Ok(())
 }
 

@@ -139,11 +139,11 @@ impl KeyManagementService for Between {
         let key = key.with_bytes(|key| *key)?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Wrapped { key, outcome });
         // The factory needs no key of it.
-        Err(KmsError::Undecryptable)
+        Err(KmsError::undecryptable())
     }
 
     async fn decrypt_key(&self, _: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
-        Err(KmsError::Undecryptable)
+        Err(KmsError::undecryptable())
     }
 
     fn repeats_calls(&self) -> bool {

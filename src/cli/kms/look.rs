@@ -57,7 +57,7 @@ pub(super) async fn inspect(kms: &Service, wrapped: &[u8], verdict: &mut Verdict
             verdict.findings = findings;
             verdict.outcome = if verdict.is_repairable() { Outcome::ToBeRepaired } else { Outcome::Good };
         }
-        Err(KmsError::Undecryptable) => verdict.outcome = Outcome::Foreign,
+        Err(KmsError::Undecryptable { .. }) => verdict.outcome = Outcome::Foreign,
         Err(error) => {
             verdict.outcome = Outcome::NotLookedAt;
             verdict.fault = Some((&error).into());

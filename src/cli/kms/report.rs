@@ -39,6 +39,7 @@ struct Line<'a> {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Finding<'a> {
     Missing { place: &'a str },
+    Former { place: &'a str, key: &'a str },
     Unconfigured { place: &'a str, key: &'a str },
     Outdated { version: u64, latest: u64 },
     Other { about: String },
@@ -63,6 +64,7 @@ impl<'a> From<&'a WrapFinding> for Finding<'a> {
     fn from(finding: &'a WrapFinding) -> Self {
         match finding {
             WrapFinding::Missing { place } => Self::Missing { place },
+            WrapFinding::Former { place, key } => Self::Former { place, key },
             WrapFinding::Unconfigured { place, key } => Self::Unconfigured { place, key },
             WrapFinding::Outdated { version, latest } => Self::Outdated { version: *version, latest: *latest },
             other => Self::Other { about: other.to_string() },

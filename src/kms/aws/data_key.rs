@@ -31,10 +31,10 @@ pub(super) fn wrap(under: &DataKey, key: SystemKey<'_>) -> Result<Vec<u8>, KmsEr
 /// # Errors
 /// [`KmsError::Undecryptable`], [`KmsError::Memory`].
 pub(super) fn open(under: &DataKey, wrapped: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
-    let sealed: &[u8; WRAPPED_KEY] = wrapped.try_into().map_err(|_| KmsError::Undecryptable)?;
+    let sealed: &[u8; WRAPPED_KEY] = wrapped.try_into().map_err(|_| KmsError::undecryptable())?;
     let mut key = Box::new([0; 32]);
     let opened = with_passing_key(under.expose_secret(), |lease| lease.unwrap(sealed, &[], &mut key));
     let key = SecretSlice::from(key as Box<[u8]>);
-    opened?.map_err(|_| KmsError::Undecryptable)?;
+    opened?.map_err(|_| KmsError::undecryptable())?;
     Ok(key)
 }

@@ -61,8 +61,8 @@ impl Envelope {
     /// # Errors
     /// [`KmsError::Undecryptable`] when it is no envelope.
     pub(super) fn parse(text: &[u8]) -> Result<Self, KmsError> {
-        let bytes = |text: &str| base64("envelope", text).map_err(|_| KmsError::Undecryptable);
-        let envelope: EnvelopeText = serde_json::from_slice(text).map_err(|_| KmsError::Undecryptable)?;
+        let bytes = |text: &str| base64("envelope", text).map_err(|_| KmsError::undecryptable());
+        let envelope: EnvelopeText = serde_json::from_slice(text).map_err(|_| KmsError::undecryptable())?;
         let kek = |KekText { region, arn, encrypted, rest }: KekText| {
             Ok(Kek { region, arn, encrypted: bytes(&encrypted)?, rest })
         };
@@ -85,10 +85,9 @@ impl Envelope {
         serde_json::to_vec(&text).expect("texts and lists of them can be written")
     }
 
-    /// Returns where the data keys of a region stand. Implementations differ in how they write its name.
-    pub(super) fn of_region(&self, region: &str) -> impl Iterator<Item = usize> {
-        let is_of = move |(_, kek): &(usize, &Kek)| kek.region.eq_ignore_ascii_case(region);
-        self.keks.iter().enumerate().filter(is_of).map(|(at, _)| at)
+    /// Returns the data keys of a region. Implementations differ in how they write its name.
+    pub(super) fn of_region(&self, region: &str) -> impl Iterator<Item = &Kek> {
+        self.keks.iter().filter(move |kek| kek.region.eq_ignore_ascii_case(region))
     }
 }
 
@@ -144,7 +143,7 @@ mod tests {
             r#"{"kmsKeks":[]}"#,
             r#"{"encryptedKey":"AP8=","kmsKeks":[]} x"#,
         ] {
-            assert!(matches!(Envelope::parse(text.as_bytes()), Err(KmsError::Undecryptable)), "{text}");
+            assert!(matches!(Envelope::parse(text.as_bytes()), Err(KmsError::Undecryptable { .. })), "{text}");
         }
     }
 }

@@ -18,15 +18,17 @@ use crate::retry::{BreakerPolicy, RetryPolicy};
 /// An address says the same: `aws:us-west-2=ARN,us-east-1=ARN;preferred=us-west-2`. Options follow the region map, each after a
 /// `;`: `preferred`, `min_regions` (a number, or `all`), `hedge` (`off`, `auto` or milliseconds), `former` (the ARN of a key
 /// that was configured before; may come several times), `endpoint`, `endpoint.REGION`, `profile`, `role` (the ARN of a role to
-/// assume), `external_id`, `connect_timeout` and `request_timeout` (in seconds). The region map may be JSON.
+/// assume), `external_id`, `connect_timeout`, `request_timeout` and `operation_timeout` (in seconds). The region map may be
+/// JSON.
 ///
 /// # Defaults
 /// * `preferred` none: with several regions it must be given, so that the order is never left to chance.
 /// * `min_regions` all: a system key that one region cannot open is found out when the others are gone.
 /// * `hedge` [`Hedge::Auto`].
 /// * `endpoint`, `profile`, `role`: what the AWS SDK finds.
-/// * `connect_timeout` 1 s, `request_timeout` 2 s.
-/// * `retries`: three attempts of 3 s at most in each region, and a breaker for each that opens after 5 failures in a row.
+/// * `connect_timeout` 1 s, `request_timeout` 2 s, `operation_timeout` 9 s.
+/// * `retries`: three attempts in each region, with delays of up to 250 and 500 ms between, and a breaker for each that opens
+///   after 5 failures in a row. An attempt may take 8 s: 5 for credentials where none are at hand, and the time of a request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -37,6 +39,7 @@ pub struct AwsKmsOptions {
     pub preferred: Option<String>,
     /// How many regions must have wrapped a system key before it is used; `None`: all. What is missing then is added by
     /// [`repair_key`](crate::kms::KmsAdmin::repair_key).
+    #[serde(deserialize_with = "least")]
     pub min_regions: Option<usize>,
     /// When a region that does not answer is left behind.
     pub hedge: Hedge,
@@ -59,6 +62,10 @@ pub struct AwsKmsOptions {
     /// How long the answer to a request may take.
     #[serde(deserialize_with = "time")]
     pub request_timeout: Duration,
+    /// How long wrapping or opening a key may take, with all regions that are asked for it. Less than the
+    /// [`kms_timeout`](crate::SessionFactoryBuilder::kms_timeout) of the factory, so that an error names the regions.
+    #[serde(deserialize_with = "time")]
+    pub operation_timeout: Duration,
     /// How requests are repeated, and when a region is not asked.
     #[serde(skip)]
     pub retries: RetryPolicy,
@@ -80,6 +87,14 @@ impl Default for AwsKmsOptions {
     fn default() -> Self {
         let second = Duration::from_secs(1);
         let breaker = BreakerPolicy { failures: 5, first_pause: second, most_pause: 15 * second };
+        let retries = RetryPolicy {
+            attempts: 3,
+            // Long enough for the time that credentials may take; what may take less is cut short by itself.
+            attempt_timeout: CREDENTIALS_TIME + 3 * second,
+            first_delay: second / 4,
+            breaker: Some(breaker),
+            ..RetryPolicy::default()
+        };
         Self {
             regions: RegionMap::default(),
             preferred: None,
@@ -93,7 +108,8 @@ impl Default for AwsKmsOptions {
             external_id: None,
             connect_timeout: second,
             request_timeout: 2 * second,
-            retries: RetryPolicy { attempts: 3, breaker: Some(breaker), ..RetryPolicy::default() },
+            operation_timeout: 9 * second,
+            retries,
         }
     }
 }
@@ -180,9 +196,29 @@ impl FromStr for Hedge {
     }
 }
 
+/// A word or a number, as files have both.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WordOrNumber {
+    Word(String),
+    Number(u32),
+}
+
 impl<'de> Deserialize<'de> for Hedge {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let text = match WordOrNumber::deserialize(deserializer)? {
+            WordOrNumber::Word(word) => word,
+            WordOrNumber::Number(ms) => ms.to_string(),
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn least<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    match WordOrNumber::deserialize(deserializer)? {
+        WordOrNumber::Word(word) if word == "all" => Ok(None),
+        WordOrNumber::Word(_) => Err(serde::de::Error::custom("`min_regions` is a number, or \"all\"")),
+        WordOrNumber::Number(number) => Ok(Some(number as usize)),
     }
 }
 
@@ -219,6 +255,7 @@ impl FromStr for AwsKmsOptions {
                 "external_id" => options.external_id = text(),
                 "connect_timeout" => options.connect_timeout = seconds(value.parse().unwrap_or(0.0))?,
                 "request_timeout" => options.request_timeout = seconds(value.parse().unwrap_or(0.0))?,
+                "operation_timeout" => options.operation_timeout = seconds(value.parse().unwrap_or(0.0))?,
                 _ => match name.strip_prefix("endpoint.") {
                     Some(region) => drop(options.endpoints.insert(region.to_owned(), value.to_owned())),
                     None => return Err(settings(format!("there is no option {name:?} of AWS KMS"), KNOWN)),
@@ -231,7 +268,7 @@ impl FromStr for AwsKmsOptions {
 }
 
 const KNOWN: &str = "options are preferred, min_regions, hedge, former, endpoint, endpoint.REGION, profile, role, external_id, \
-    connect_timeout, request_timeout";
+    connect_timeout, request_timeout, operation_timeout";
 
 #[cfg(test)]
 mod tests {
@@ -247,7 +284,7 @@ mod tests {
         let text = format!(
             "aws:us-west-2={a},eu-west-1={b};preferred=eu-west-1; min_regions=1;hedge=250;former={a};endpoint=http://h:1;\
              endpoint.us-west-2=http://h:2;profile=p;role=arn:aws:iam::111122223333:role/r;external_id=x;\
-             connect_timeout=0.5;request_timeout=3"
+             connect_timeout=0.5;request_timeout=3;operation_timeout=20"
         );
         let options: AwsKmsOptions = text.parse().unwrap();
         let order: Vec<String> = options.check().unwrap().iter().map(|key| key.region().to_owned()).collect();
@@ -258,7 +295,8 @@ mod tests {
             (options.endpoint_of("us-west-2"), options.endpoint_of("eu-west-1")),
             (Some("http://h:2"), Some("http://h:1"))
         );
-        assert_eq!(options.connect_timeout, Duration::from_millis(500));
+        let times = [options.connect_timeout, options.request_timeout, options.operation_timeout];
+        assert_eq!(times, [500, 3_000, 20_000].map(Duration::from_millis));
         let json = format!(r#"aws:{{"us-west-2":"{a}"}}"#);
         assert_eq!(json.parse::<AwsKmsOptions>().unwrap().regions.regions().collect::<Vec<_>>(), ["us-west-2"]);
     }
@@ -272,7 +310,13 @@ mod tests {
         let expected: AwsKmsOptions =
             format!("aws:us-west-2={a},eu-west-1={b};preferred=us-west-2;hedge=off;request_timeout=3").parse().unwrap();
         assert_eq!(serde_json::from_str::<AwsKmsOptions>(&json).unwrap(), expected);
-        assert!(serde_json::from_str::<AwsKmsOptions>(r#"{"prefered":"x"}"#).is_err());
+        let read = |json| serde_json::from_str::<AwsKmsOptions>(json);
+        let all = read(r#"{"min_regions":"all","hedge":250}"#).unwrap();
+        assert_eq!((all.min_regions, all.hedge), (None, Hedge::After(Duration::from_millis(250))));
+        assert_eq!(read(r#"{"min_regions":2,"hedge":"auto"}"#).unwrap().min_regions, Some(2));
+        for wrong in [r#"{"prefered":"x"}"#, r#"{"min_regions":"most"}"#, r#"{"hedge":0}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -294,5 +338,37 @@ mod tests {
             assert!(error.contains(words), "{options}: {error}");
         }
         assert!("aws:".parse::<AwsKmsOptions>().is_err());
+    }
+
+    /// A hundred processes start at once and ask a service that answers twenty calls in a tenth of a second; whoever is refused
+    /// comes back after the delay that is drawn, as often as it may. Returns how many calls were made in each tenth, and how
+    /// many processes gave up.
+    fn start_at_once(policy: &RetryPolicy) -> (Vec<usize>, usize) {
+        let (random, mut calls, mut given_up) = (crate::crypto::system_random(), vec![0; 100], 0);
+        let mut due: Vec<(Duration, u32)> = vec![(Duration::ZERO, 1); 100];
+        while !due.is_empty() {
+            due.sort_unstable();
+            let (at, attempt) = due.remove(0);
+            let tenth = usize::try_from(at.as_millis() / 100).unwrap();
+            calls[tenth] += 1;
+            if calls[tenth] > 20 && attempt == policy.attempts {
+                given_up += 1;
+            } else if calls[tenth] > 20 {
+                due.push((at + policy.drawn_delay(attempt, &random), attempt + 1));
+            }
+        }
+        (calls, given_up)
+    }
+
+    #[test]
+    fn a_hundred_processes_that_start_at_once_do_not_come_back_at_once() {
+        let (calls, given_up) = start_at_once(&AwsKmsOptions::default().retries);
+        assert!(calls[0] >= 100, "{calls:?}");
+        // Eighty come back within a quarter of a second, and some of them once more within a half.
+        assert!(calls[1..].iter().all(|calls| *calls <= 60) && calls[9..].iter().all(|calls| *calls == 0), "{calls:?}");
+        assert!(given_up <= 30, "{given_up}");
+        let (_, given_up_without_delays) =
+            start_at_once(&RetryPolicy { first_delay: Duration::ZERO, ..AwsKmsOptions::default().retries });
+        assert_eq!(given_up_without_delays, 80);
     }
 }

@@ -17,7 +17,7 @@ use super::data_key::{DataKey, data_key};
 use super::envelope::Kek;
 use super::failures::{Request, failure};
 use super::options::Hedge;
-use crate::aws::Clients;
+use crate::clients::Clients;
 use crate::error::{KmsFailure, KmsFailureKind};
 use crate::kms::Gate;
 use crate::record::base64_text;
@@ -31,7 +31,7 @@ const ENOUGH: usize = 20;
 const FIRST_PATIENCE: Duration = Duration::from_millis(500);
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
 
-/// The service in one region.
+/// The service in one region; there is one of each name.
 pub(super) struct Region {
     key: KeyArn,
     clients: Clients<Client>,
@@ -40,11 +40,49 @@ pub(super) struct Region {
     hedge: Hedge,
     /// How long the last answers to `Decrypt` took.
     times: Mutex<Vec<Duration>>,
+    /// The request that failed last, where none has succeeded since.
+    failed: Mutex<Option<Failed>>,
+}
+
+/// A request that failed, as far as it can be made again.
+#[derive(Clone)]
+enum Failed {
+    GenerateDataKey,
+    Encrypt,
+    Decrypt(Kek),
+}
+
+/// Notes how long a region takes to open a key: until it has, or it is not waited for any more.
+struct Stopwatch<'a> {
+    region: &'a Region,
+    began: Instant,
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        self.region.note(self.began.elapsed());
+    }
+}
+
+impl Failed {
+    fn request(&self) -> Request {
+        match self {
+            Self::GenerateDataKey => Request::GenerateDataKey,
+            Self::Encrypt => Request::Encrypt,
+            Self::Decrypt(_) => Request::Decrypt,
+        }
+    }
+}
+
+impl PartialEq for Region {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
 }
 
 impl Region {
     pub(super) fn new(key: KeyArn, clients: Clients<Client>, gate: Gate, timeout: Duration, hedge: Hedge) -> Self {
-        Self { key, clients, gate, timeout, hedge, times: Mutex::default() }
+        Self { key, clients, gate, timeout, hedge, times: Mutex::default(), failed: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -63,7 +101,7 @@ impl Region {
     pub(super) async fn generate(&self) -> Result<(DataKey, Vec<u8>), KmsFailure> {
         let request = Request::GenerateDataKey;
         let answer = self.clients.get().generate_data_key().key_id(self.key.as_str()).key_spec(DataKeySpec::Aes256);
-        let answer = self.ask(request, answer.send()).await?;
+        let answer = self.ask(Failed::GenerateDataKey, answer.send()).await?;
         let plain = self.data_key(request, answer.plaintext);
         let wrapped = self.wrapped(request, answer.ciphertext_blob)?;
         Ok((plain?, wrapped))
@@ -79,13 +117,23 @@ impl Region {
             request.headers_mut().insert("content-length", body.len().to_string());
             *request.body_mut() = SdkBody::from(body.clone());
         });
-        let answer = self.ask(Request::Encrypt, answer.send()).await?;
+        let answer = self.ask(Failed::Encrypt, answer.send()).await?;
         self.wrapped(Request::Encrypt, answer.ciphertext_blob)
     }
 
-    /// Asks whether it answers; the gate learns how it went.
-    pub(super) async fn probe(&self) {
-        let _ = self.encrypt(&data_key(&[0; 32])).await;
+    /// As [`generate`](Self::generate), with the region itself.
+    pub(super) async fn generate_there(&self) -> Result<(&Self, (DataKey, Vec<u8>)), KmsFailure> {
+        Ok((self, self.generate().await?))
+    }
+
+    /// Makes the request again that failed last, for what it is worth: the gate learns how it goes.
+    pub(super) async fn probe(&self, former: &[KeyArn]) {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _ = match failed {
+            Some(Failed::Decrypt(kek)) => self.decrypt(&kek, former).await.map(drop),
+            Some(Failed::GenerateDataKey) => self.generate().await.map(drop),
+            Some(Failed::Encrypt) | None => self.encrypt(&data_key(&[0; 32])).await.map(drop),
+        };
     }
 
     /// Has a data key unwrapped, under the key of this region or the `former` one that it names.
@@ -94,10 +142,13 @@ impl Region {
         let key = former.iter().find(|former| former.as_str() == kek.arn).unwrap_or(&self.key);
         let blob = Blob::new(kek.encrypted.as_slice());
         let answer = self.clients.get().decrypt().key_id(key.as_str()).ciphertext_blob(blob);
-        let began = Instant::now();
-        let answer = self.ask(Request::Decrypt, answer.send()).await?;
-        self.note(began.elapsed());
-        self.data_key(Request::Decrypt, answer.plaintext)
+        let stopwatch = Stopwatch { region: self, began: Instant::now() };
+        let answer = self.ask(Failed::Decrypt(kek.clone()), answer.send()).await;
+        if answer.is_err() {
+            // What fails fast is no sign of speed.
+            std::mem::forget(stopwatch);
+        }
+        self.data_key(Request::Decrypt, answer?.plaintext)
     }
 
     /// Returns after what time without an answer the next region is asked too.
@@ -111,7 +162,7 @@ impl Region {
                     return Some(FIRST_PATIENCE);
                 }
                 times.sort_unstable();
-                Some(times[times.len() * 95 / 100].max(LEAST_PATIENCE))
+                Some(times[times.len() * 95 / 100].clamp(LEAST_PATIENCE, FIRST_PATIENCE))
             }
         }
     }
@@ -127,7 +178,7 @@ impl Region {
     /// Makes a request, within its time, unless the region is paused.
     async fn ask<T, E>(
         &self,
-        request: Request,
+        asked: Failed,
         answer: impl Future<Output = Result<T, aws_sdk_kms::error::SdkError<E>>>,
     ) -> Result<T, KmsFailure>
     where
@@ -135,6 +186,7 @@ impl Region {
     {
         // Whoever is asked second and is not waited for, as the first has answered after all, has not failed.
         let entry = self.gate.enter()?.patient(self.patience().unwrap_or(FIRST_PATIENCE));
+        let request = asked.request();
         let answer = match timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(|error| failure(self.name(), request, &error)),
             Err(_) => {
@@ -142,7 +194,18 @@ impl Region {
                 Err(KmsFailure::new(self.name(), KmsFailureKind::Timeout, reason).advise("look at the network between"))
             }
         };
-        entry.end(answer.as_ref().err().map(|failure| failure.kind));
+        let failed = match &answer {
+            Ok(_) => {
+                entry.answered();
+                None
+            }
+            Err(failure) => {
+                entry.failed(Some(failure.kind));
+                // What is odd about the bytes of a row is not to be tried for ever.
+                Some(if failure.kind == KmsFailureKind::Refused { Failed::Encrypt } else { asked })
+            }
+        };
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         answer
     }
 

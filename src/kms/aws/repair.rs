@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::arn::short;
 use super::data_key::{self, DataKey};
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Kek};
 use super::failures::Request;
 use super::region::Region;
 use super::service::{AwsKms, Inner, kek};
@@ -28,22 +28,25 @@ impl KmsAdmin for AwsKms {
 
     async fn inspect_key(&self, encrypted: &[u8]) -> Result<Vec<WrapFinding>, KmsError> {
         let envelope = Envelope::parse(encrypted)?;
-        let missing =
-            self.inner.missing(&envelope).map(|region| WrapFinding::Missing { place: region.name().to_owned() });
-        let is_known = |arn: &str| {
-            let configured = self.inner.regions.iter().map(Region::key);
-            configured.chain(&self.inner.former).any(|key| key.as_str() == arn)
-        };
-        let strange = envelope.keks.iter().filter(|kek| !is_known(&kek.arn));
+        let inner = &self.inner;
+        let lacking = inner.lacking(&envelope).map(|region| {
+            let place = region.name().to_owned();
+            match envelope.keks.iter().find(|kek| inner.opens(region, kek)) {
+                Some(kek) => WrapFinding::Former { place, key: short(&kek.arn) },
+                None => WrapFinding::Missing { place },
+            }
+        });
+        let is_strange = |kek: &&Kek| !inner.regions.iter().any(|region| inner.opens(region, kek));
+        let strange = envelope.keks.iter().filter(is_strange);
         let strange = strange.map(|kek| WrapFinding::Unconfigured { place: kek.region.clone(), key: short(&kek.arn) });
-        Ok(missing.chain(strange).collect())
+        Ok(lacking.chain(strange).collect())
     }
 
-    /// Adds the regions that are missing, as far as they can be had. What is there stays.
+    /// Adds what is missing under the configured keys, as far as it can be had. What is there stays.
     async fn repair_key(&self, encrypted: &[u8]) -> Result<Option<Vec<u8>>, KmsError> {
         let mut envelope = Envelope::parse(encrypted)?;
-        let missing: Vec<&Region> = self.inner.missing(&envelope).collect();
-        if missing.is_empty() {
+        let lacking: Vec<&Region> = self.inner.lacking(&envelope).collect();
+        if lacking.is_empty() {
             return Ok(None);
         }
         // The data key must be the one that opens the system key before anybody is given it.
@@ -51,11 +54,10 @@ impl KmsAdmin for AwsKms {
             data_key::open(key, &envelope.encrypted_key)?;
             Ok(data_key::data_key(key.expose_secret()))
         };
-        let under = self.inner.open(REPAIRING, &envelope, open).await?;
-        let (mut keks, failures) = {
-            let all = missing.len();
-            self.inner.wrap_everywhere(missing.into_iter(), &under, all).await
-        };
+        let deadline = self.inner.deadline();
+        let under = self.inner.open(REPAIRING, &envelope, deadline, open).await?;
+        let all = lacking.len();
+        let (mut keks, failures) = self.inner.wrap_everywhere(lacking.into_iter(), &under, all, deadline).await;
         if keks.is_empty() {
             return Err(KmsError::Failed { operation: REPAIRING, failures });
         }
@@ -68,9 +70,10 @@ impl KmsAdmin for AwsKms {
 }
 
 impl Inner {
-    /// Returns the regions that an envelope holds no data key of.
-    fn missing<'a>(&'a self, envelope: &'a Envelope) -> impl Iterator<Item = &'a Region> {
-        self.regions.iter().filter(|region| envelope.of_region(region.name()).next().is_none())
+    /// Returns the regions that an envelope holds no data key for under the key that is configured.
+    fn lacking<'a>(&'a self, envelope: &'a Envelope) -> impl Iterator<Item = &'a Region> {
+        let has = |region: &Region| envelope.of_region(region.name()).any(|kek| kek.arn == region.key().as_str());
+        self.regions.iter().filter(move |region| !has(region))
     }
 }
 
@@ -84,20 +87,19 @@ async fn check(inner: &Inner, region: &Region) -> PlaceCheck {
     let generated = region.generate().await;
     note(Request::GenerateDataKey, began.elapsed(), generated.as_ref().map(|_| ()).map_err(Clone::clone));
 
-    let key: DataKey = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
-        // Zeroes serve as well, where there is no randomness.
-        let _ = system_random()(key);
-    });
-    let began = Instant::now();
-    let wrapped = region.encrypt(&key).await;
-    note(Request::Encrypt, began.elapsed(), wrapped.as_ref().map(|_| ()).map_err(Clone::clone));
-
-    let made = generated.ok();
-    let (expected, encrypted) = match (&made, wrapped) {
-        (_, Ok(encrypted)) => (&key, encrypted),
-        (Some((data_key, encrypted)), Err(_)) => (data_key, encrypted.clone()),
-        (None, Err(_)) => return PlaceCheck::new(region.name(), steps),
-    };
+    let mut made = generated.ok();
+    // One region alone is never given a data key that another has made.
+    if inner.regions.len() > 1 {
+        let key: DataKey = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
+            // Zeroes serve as well, where there is no randomness.
+            let _ = system_random()(key);
+        });
+        let began = Instant::now();
+        let wrapped = region.encrypt(&key).await;
+        note(Request::Encrypt, began.elapsed(), wrapped.as_ref().map(|_| ()).map_err(Clone::clone));
+        made = wrapped.ok().map(|encrypted| (key, encrypted)).or(made);
+    }
+    let Some((expected, encrypted)) = made else { return PlaceCheck::new(region.name(), steps) };
     let began = Instant::now();
     let opened = region.decrypt(&kek(region, encrypted), &inner.former).await;
     let outcome = opened.and_then(|opened| {

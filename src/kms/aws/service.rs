@@ -4,23 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_config::Region as AwsRegion;
 use aws_config::sts::AssumeRoleProvider;
-use aws_config::{BehaviorVersion, Region as AwsRegion};
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::{Client, Config};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use secrecy::SecretSlice;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::arn::KeyArn;
 use super::data_key::{self, DataKey};
 use super::envelope::{Envelope, Kek};
 use super::options::AwsKmsOptions;
-use super::race::Rounds;
+use super::race::{Deadline, Place, Rounds};
 use super::region::Region;
-use crate::aws::Clients;
+use crate::aws::surroundings;
+use crate::clients::Clients;
 use crate::crypto::system_random;
 use crate::error::{KmsError, KmsFailure, KmsFailureKind};
 use crate::kms::{Gate, KeyManagementService, KmsHealth, SystemKey};
@@ -78,15 +79,9 @@ impl AwsKms {
     /// [`KmsError::Settings`] when the options cannot work.
     pub async fn connect(options: AwsKmsOptions) -> Result<Self, KmsError> {
         let keys = options.check()?;
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(profile) = &options.profile {
-            loader = loader.profile_name(profile);
-        }
         // Credentials of a role come from STS in a region: that which is near, and known without a look at the machine's own.
-        if let Some(first) = keys.first() {
-            loader = loader.region(AwsRegion::new(first.region().to_owned()));
-        }
-        let found = loader.load().await;
+        let near = keys.first().map(|key| AwsRegion::new(key.region().to_owned()));
+        let found = surroundings(near, options.profile.as_deref()).await;
         let mut shared =
             Config::from(&found).to_builder().retry_config(RetryConfig::disabled()).timeout_config(options.timeouts());
         if let Some(role) = &options.role {
@@ -149,7 +144,37 @@ impl AwsKms {
     }
 }
 
+/// A data key that is wrapped for a region.
+#[derive(Clone, Copy)]
+struct Wrapped<'a> {
+    region: &'a Region,
+    kek: &'a Kek,
+}
+
+impl PartialEq for Wrapped<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.kek, other.kek)
+    }
+}
+
+impl Place for Wrapped<'_> {
+    fn name(&self) -> &str {
+        self.region.name()
+    }
+}
+
+impl Place for &Region {
+    fn name(&self) -> &str {
+        Region::name(self)
+    }
+}
+
 impl Inner {
+    /// Returns when an operation that begins now is over.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.options.operation_timeout)
+    }
+
     /// Has the data key wrapped in each of these regions, in parallel, and returns what came of it. Once `enough` have done so,
     /// the others have the time of one request left.
     pub(super) async fn wrap_everywhere<'a>(
@@ -157,9 +182,10 @@ impl Inner {
         regions: impl Iterator<Item = &'a Region>,
         key: &DataKey,
         enough: usize,
+        deadline: Deadline,
     ) -> (Vec<Kek>, Vec<KmsFailure>) {
         let wrap = |region: &'a Region| async move {
-            let encrypted = self.rounds.of_one(|| region.encrypt(key)).await;
+            let encrypted = self.rounds.of_one(region, deadline, |region| region.encrypt(key)).await;
             (region, encrypted.map(|encrypted| kek(region, encrypted)))
         };
         let mut slow: Vec<&Region> = regions.collect();
@@ -167,7 +193,7 @@ impl Inner {
         let (mut keks, mut failures, mut until) = (Vec::new(), Vec::new(), None);
         loop {
             if keks.len() >= enough && until.is_none() {
-                until = Some(Instant::now() + self.options.request_timeout);
+                until = Some(deadline.or_after(self.options.request_timeout));
             }
             let outcome = match until {
                 Some(until) => timeout_at(until, wraps.next()).await.unwrap_or_default(),
@@ -196,17 +222,26 @@ impl Inner {
         self.regions.iter().position(|known| known.name() == region)
     }
 
+    /// Whether a data key is wrapped for a region, under the key that is configured or a former one.
+    pub(super) fn opens(&self, region: &Region, kek: &Kek) -> bool {
+        let mut keys = self.former.iter().chain([region.key()]);
+        kek.region.eq_ignore_ascii_case(region.name()) && keys.any(|key| key.as_str() == kek.arn)
+    }
+
     /// Has the data key of an envelope unwrapped where that is possible, and returns what `open` makes of it.
     pub(super) async fn open<T>(
         &self,
         operation: &'static str,
         envelope: &Envelope,
+        deadline: Deadline,
         open: impl Fn(&DataKey) -> Result<T, KmsError>,
     ) -> Result<T, KmsError> {
-        // A region, and its place in the envelope.
-        let mut places: Vec<(usize, usize)> = Vec::new();
-        for (at, region) in self.regions.iter().enumerate() {
-            places.extend(envelope.of_region(region.name()).map(|kek| (at, kek)));
+        let mut places: Vec<Wrapped<'_>> = Vec::new();
+        for region in &self.regions {
+            let first = places.len();
+            places.extend(envelope.of_region(region.name()).map(|kek| Wrapped { region, kek }));
+            // Those of strange keys last: other names of the configured one, or nothing that it opens.
+            places[first..].sort_by_key(|Wrapped { kek, .. }| !self.opens(region, kek));
         }
         if places.is_empty() {
             let missing = |region: &Region| {
@@ -215,14 +250,14 @@ impl Inner {
             };
             return Err(KmsError::Failed { operation, failures: self.regions.iter().map(missing).collect() });
         }
-        let patience = |(at, _): (usize, usize)| self.regions[at].patience();
-        let ask = |(at, kek): (usize, usize)| {
-            let (region, kek, open) = (&self.regions[at], &envelope.keks[kek], &open);
+        let patience = |wrapped: Wrapped<'_>| wrapped.region.patience();
+        let ask = |Wrapped { region, kek }| {
+            let open = &open;
             async move {
                 let key = region.decrypt(kek, &self.former).await?;
                 match open(&key) {
                     // A data key of another envelope opens nothing; another region's may.
-                    Err(KmsError::Undecryptable) => Err(KmsFailure::new(
+                    Err(KmsError::Undecryptable { .. }) => Err(KmsFailure::new(
                         region.name(),
                         KmsFailureKind::Tampered,
                         "its data key does not open the system key",
@@ -232,10 +267,10 @@ impl Inner {
                 }
             }
         };
-        self.rounds.until_one_answers(&places, patience, ask).await.unwrap_or_else(|failures| {
+        self.rounds.until_one_answers(&places, deadline, patience, ask).await.unwrap_or_else(|failures| {
             let is_about_bytes = |failure: &KmsFailure| failure.kind == KmsFailureKind::Tampered;
             if failures.iter().all(is_about_bytes) {
-                Err(KmsError::Undecryptable)
+                Err(KmsError::Undecryptable { failures })
             } else {
                 Err(KmsError::Failed { operation, failures })
             }
@@ -250,16 +285,16 @@ pub(super) fn kek(region: &Region, encrypted: Vec<u8>) -> Kek {
 #[async_trait]
 impl KeyManagementService for AwsKms {
     async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
-        let inner = &self.inner;
-        let all: Vec<usize> = (0..inner.regions.len()).collect();
-        let generate = |at: usize| async move { Ok((at, inner.regions[at].generate().await?)) };
-        // In their order: a hedge here would pay for two data keys.
-        let generated = inner.rounds.until_one_answers(&all, |_| None, generate).await;
+        let (inner, deadline) = (&self.inner, self.inner.deadline());
+        let all: Vec<&Region> = inner.regions.iter().collect();
+        // Whoever has half its time behind it may not answer at all; that the next is asked costs a data key at most.
+        let patience = |_| Some(inner.options.request_timeout / 2);
+        let generated = inner.rounds.until_one_answers(&all, deadline, patience, Region::generate_there).await;
         let (made, (under, encrypted)) =
             generated.map_err(|failures| KmsError::Failed { operation: WRAPPING, failures })?;
-        let others = inner.regions.iter().enumerate().filter(|(at, _)| *at != made).map(|(_, region)| region);
-        let (mut keks, failures) = inner.wrap_everywhere(others, &under, inner.least - 1).await;
-        keks.push(kek(&inner.regions[made], encrypted));
+        let others = all.into_iter().filter(|region| *region != made);
+        let (mut keks, failures) = inner.wrap_everywhere(others, &under, inner.least - 1, deadline).await;
+        keks.push(kek(made, encrypted));
         if keks.len() < inner.least {
             return Err(KmsError::Failed { operation: WRAPPING, failures });
         }
@@ -278,7 +313,8 @@ impl KeyManagementService for AwsKms {
 
     async fn decrypt_key(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         let envelope = Envelope::parse(encrypted)?;
-        self.inner.open(OPENING, &envelope, |key| data_key::open(key, &envelope.encrypted_key)).await
+        let open = |key: &DataKey| data_key::open(key, &envelope.encrypted_key);
+        self.inner.open(OPENING, &envelope, self.inner.deadline(), open).await
     }
 
     fn kind(&self) -> &'static str {
@@ -293,11 +329,11 @@ impl KeyManagementService for AwsKms {
         true
     }
 
-    /// Has each region that failed wrap zeroes; that it may not is an answer too.
-    async fn probe(&self) -> Result<(), KmsError> {
+    /// Makes the request again that failed last, in each region where one did.
+    async fn probe(&self) -> Option<Result<(), KmsError>> {
         let failing = self.inner.regions.iter().filter(|region| !region.gate().health().state.is_usable());
-        join_all(failing.map(Region::probe)).await;
-        Ok(())
+        join_all(failing.map(|region| region.probe(&self.inner.former))).await;
+        None
     }
 }
 

@@ -25,18 +25,18 @@ impl KmsAdmin for VaultKms {
     }
 
     async fn inspect_key(&self, encrypted: &[u8]) -> Result<Vec<WrapFinding>, KmsError> {
-        let wrapped = Wrapped::read(encrypted).ok_or(KmsError::Undecryptable)?;
+        let wrapped = Wrapped::read(encrypted).ok_or(KmsError::undecryptable())?;
         let read = self.transit.read_key().await;
         let latest = read.map_err(|failed| failed.into_error(Request::ReadKey.operation()))?.latest_version;
         if wrapped.version > latest {
-            return Err(KmsError::Undecryptable);
+            return Err(KmsError::undecryptable());
         }
         let is_old = wrapped.version < latest;
         Ok(is_old.then_some(WrapFinding::Outdated { version: wrapped.version, latest }).into_iter().collect())
     }
 
     async fn repair_key(&self, encrypted: &[u8]) -> Result<Option<Vec<u8>>, KmsError> {
-        let wrapped = Wrapped::read(encrypted).ok_or(KmsError::Undecryptable)?;
+        let wrapped = Wrapped::read(encrypted).ok_or(KmsError::undecryptable())?;
         let rewrap = async {
             let answer = self.transit.ask(Request::Rewrap, Some(wrapped.body().into())).await?;
             let anew = ciphertext(&answer.body).ok_or_else(|| unexpected(self.transit.place(), answer.status))?;

@@ -70,7 +70,7 @@ impl From<KmsFailure> for Refused {
 impl Refused {
     pub(super) fn into_error(self, operation: &'static str) -> KmsError {
         match self {
-            Self::Undecryptable => KmsError::Undecryptable,
+            Self::Undecryptable => KmsError::undecryptable(),
             Self::Failure(failure) => KmsError::Failed { operation, failures: vec![failure] },
         }
     }

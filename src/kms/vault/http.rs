@@ -12,13 +12,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::runtime::{Handle, Id};
 use zeroize::Zeroizing;
 
 use super::failures;
 use super::options::VaultOptions;
 use super::tls::TlsFiles;
 use super::wire::Secret;
+use crate::clients::Clients;
 use crate::error::{KmsFailure, KmsFailureKind};
 
 /// The largest answer that is read; those of Transit are below a kilobyte, a login's a few.
@@ -26,9 +26,6 @@ const MOST: usize = 1 << 20;
 
 /// How long a connection that nobody uses is kept: less than servers and what stands before them keep theirs.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// Runtimes whose clients are kept; a process has few, and only tests come and go through many.
-const KEPT: usize = 8;
 
 type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -39,7 +36,7 @@ pub(super) struct Http {
     connect_timeout: Duration,
     deadline: Duration,
     tls: Arc<TlsFiles>,
-    clients: Mutex<Option<Arc<Clients>>>,
+    clients: Mutex<Option<Arc<Clients<Client>>>>,
 }
 
 /// What the server answered.
@@ -155,7 +152,7 @@ impl Http {
         // A poisoned lock is taken all the same: what it guards is whole whoever panicked.
         let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(clients) = known {
-            return Ok(clients.get(self.connect_timeout));
+            return Ok(clients.get());
         }
         let tls = Arc::clone(&self.tls);
         let read = tokio::task::spawn_blocking(move || tls.read()).await;
@@ -164,46 +161,21 @@ impl Http {
                 KmsFailure::new(self.place(), KmsFailureKind::Refused, reason)
                     .advise("name PEM files: ca, cert and key")
             })?;
-        let clients = Arc::new(Clients { tls: config, by_runtime: Mutex::default() });
+        let timeout = self.connect_timeout;
+        let clients = Arc::new(Clients::new(move || client(config.clone(), timeout)));
         *self.clients.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&clients));
-        Ok(clients.get(self.connect_timeout))
+        Ok(clients.get())
     }
 }
 
-/// Clients that share everything but their connections.
-///
-/// A connection is driven by a task of the runtime that opened it. On a runtime that stands still, a program's first
-/// `block_on` for instance, it answers nobody, so connections are not shared between runtimes.
-struct Clients {
-    tls: ClientConfig,
-    by_runtime: Mutex<Vec<(Id, Client)>>,
-}
-
-impl Clients {
-    /// Returns the client of the runtime that this is called on.
-    fn get(&self, connect_timeout: Duration) -> Client {
-        let runtime = Handle::current().id();
-        let mut known = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, client)) = known.iter().find(|(id, _)| *id == runtime) {
-            return client.clone();
-        }
-        let client = self.make(connect_timeout);
-        if known.len() == KEPT {
-            known.remove(0);
-        }
-        known.push((runtime, client.clone()));
-        client
-    }
-
-    fn make(&self, connect_timeout: Duration) -> Client {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(connect_timeout));
-        let tls = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone());
-        hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(tls.https_or_http().enable_http1().wrap_connector(tcp))
-    }
+fn client(tls: ClientConfig, connect_timeout: Duration) -> Client {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(connect_timeout));
+    let tls = HttpsConnectorBuilder::new().with_tls_config(tls);
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(tls.https_or_http().enable_http1().wrap_connector(tcp))
 }

@@ -145,16 +145,26 @@ impl Login {
     /// Renews the token or gets another; goes on with the one that there is where neither can be done.
     async fn extend(&self, http: &Http, held: Held) -> Token {
         let held = self.held().unwrap_or(held);
-        let next = match held.lease.due(Instant::now()) {
+        let due = held.lease.due(Instant::now());
+        if due == Due::Nothing {
             // Another did, between the look and the lock.
-            Due::Nothing => return held.token,
-            Due::Renewal => self.renew(http, &held).await,
-            Due::Replacement | Due::Over => self.supersede(http, &held).await,
+            return held.token;
+        }
+        // Whatever comes of this, the next call goes on with the token that there is.
+        self.hold(Held { lease: held.lease.put_off(Instant::now()), token: Arc::clone(&held.token) });
+        let next = async {
+            match due {
+                Due::Renewal => self.renew(http, &held).await,
+                _ => self.supersede(http, &held).await,
+            }
         };
-        self.hold(next.unwrap_or_else(|failure| {
-            tracing::warn!(%failure, "the token of the key management service is not renewed yet");
-            Held { lease: held.lease.put_off(Instant::now()), token: held.token }
-        }))
+        // The other half of the time of a request is left for what the token is for.
+        match tokio::time::timeout(http.deadline() / 2, next).await {
+            Ok(Ok(next)) => return self.hold(next),
+            Ok(Err(failure)) => tracing::warn!(%failure, "the token of the key management service is not renewed yet"),
+            Err(_) => tracing::warn!("the token of the key management service is not renewed yet: no answer in time"),
+        }
+        held.token
     }
 
     async fn renew(&self, http: &Http, held: &Held) -> Result<Held, KmsFailure> {

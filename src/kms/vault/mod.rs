@@ -17,7 +17,7 @@ mod service;
 mod tls;
 mod wire;
 
-#[cfg(fuzzing)]
-pub use wire::fuzz_answers;
 pub use options::{VaultAuth, VaultOptions, VaultSecret};
 pub use service::VaultKms;
+#[cfg(fuzzing)]
+pub use wire::fuzz_answers;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::Region;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::{Client, Config};
@@ -13,7 +13,8 @@ use super::failures::{CONNECTING, LOADING, NO_REGION, NO_TABLE, STORING, failure
 use super::item::{Item, address, item, key_of, number, read, text};
 use super::options::{DynamoDbOptions, is_table};
 use super::table::Sight;
-use crate::aws::{Clients, is_endpoint};
+use crate::aws::{is_endpoint, surroundings};
+use crate::clients::Clients;
 use crate::error::StoreError;
 use crate::ids::{KeyId, KeyMeta};
 use crate::record::{EnvelopeKeyRecord, TOMBSTONE_CREATED};
@@ -95,14 +96,7 @@ impl DynamoDbMetastore {
     /// # Errors
     /// As [`connect`](Self::connect), but for the table.
     pub async fn connect_for_schema(options: DynamoDbOptions) -> Result<Self, StoreError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &options.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let Some(profile) = &options.profile {
-            loader = loader.profile_name(profile);
-        }
-        let found = loader.load().await;
+        let found = surroundings(options.region.clone().map(Region::new), options.profile.as_deref()).await;
         let mut config = Config::from(&found)
             .to_builder()
             .retry_config(DynamoDbOptions::retries())

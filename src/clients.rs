@@ -17,6 +17,7 @@ pub(crate) enum Clients<C> {
         by_runtime: Mutex<Vec<(Id, C)>>,
     },
     /// The application's, with connections of its own.
+    #[cfg(feature = "aws")]
     Given(C),
 }
 
@@ -25,10 +26,11 @@ impl<C: Clone> Clients<C> {
         Self::Ours { make: Box::new(make), by_runtime: Mutex::default() }
     }
 
-    /// Returns the client of the runtime that this is called on; outside of any the SDK can send nothing.
+    /// Returns the client of the runtime that this is called on; outside of any nothing can be sent.
     pub(crate) fn get(&self) -> C {
         let (make, by_runtime) = match self {
             Self::Ours { make, by_runtime } => (make, by_runtime),
+            #[cfg(feature = "aws")]
             Self::Given(client) => return client.clone(),
         };
         let Ok(runtime) = Handle::try_current().map(|handle| handle.id()) else { return make() };
@@ -44,11 +46,4 @@ impl<C: Clone> Clients<C> {
         known.push((runtime, client.clone()));
         client
     }
-}
-
-/// Whether requests can be sent there, and errors may name it.
-pub(crate) fn is_endpoint(url: &str) -> bool {
-    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let is_plain = |character: char| character.is_ascii_graphic() && !"@'\"\\".contains(character);
-    host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':']) && host.chars().all(is_plain))
 }
