@@ -14,7 +14,7 @@ use crate::retry::{Breaker, BreakerPolicy, Change, Pass};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KmsHealth {
-    /// Which place: `eu-west-1`, `https://vault.example:8200`.
+    /// Which place: `eu-west-1`; of a service without several, its kind: `vault`.
     pub place: String,
     /// Its state.
     pub state: KmsState,
@@ -204,7 +204,7 @@ impl Entry<'_> {
                 gate.set(KmsState::Refusing);
             }
             Kind::Throttled | Kind::Timeout | Kind::Network | Kind::Unavailable | Kind::Paused => {
-                gate.failed(pass, kind)
+                gate.failed(pass, kind);
             }
         }
     }
