@@ -1,5 +1,6 @@
-//! Who sends the requests: one client per runtime that calls are made from.
+//! Who sends requests: one client per runtime that calls are made from.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Id};
@@ -46,4 +47,9 @@ impl<C: Clone> Clients<C> {
         known.push((runtime, client.clone()));
         client
     }
+}
+
+/// Whether a host is this machine, so that what is sent there crosses no network.
+pub(crate) fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

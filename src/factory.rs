@@ -39,7 +39,7 @@ impl SessionFactory {
             replica: None,
             retries: RetryPolicy::default(),
             kms: None,
-            kms_retries: RetryPolicy::default(),
+            kms_retries: RetryPolicy { attempt_timeout: Duration::from_secs(4), ..RetryPolicy::default() },
             repairs: None,
             repair_interval: Duration::from_secs(60),
             policy: CryptoPolicy::default(),
@@ -123,7 +123,8 @@ impl fmt::Debug for SessionFactory {
 /// # Defaults
 /// * metastore and key management service: none; both must be given, so that nobody encrypts with a test set-up unawares.
 /// * read replica: none.
-/// * `metastore_retries`, `kms_retries`: [`RetryPolicy::default`].
+/// * `metastore_retries`: [`RetryPolicy::default`]; `kms_retries` too, but with 4 s for an attempt: what may take less, as a
+///   request to Vault may, says by itself who did not answer.
 /// * repairs of system keys: none; `repair_interval` 1 minute.
 /// * policy: [`CryptoPolicy::default`].
 /// * `operation_timeout` 30 s, `metastore_timeout` and `kms_timeout` 10 s each: a cold operation makes a handful of calls.

@@ -12,10 +12,18 @@ mod servers;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kms::error::BoxError;
 use aws_sdk_kms::primitives::Blob;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -144,14 +152,21 @@ fn found(what: &str) -> Found {
 struct Watched {
     kms: AwsKms,
     give_up: Option<Duration>,
-    wrapped: std::sync::Arc<Mutex<Option<Vec<u8>>>>,
+    wrapped: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 #[async_trait]
 impl KeyManagementService for Watched {
     async fn encrypt_key(&self, key: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
-        let call =
-            async { tokio::time::timeout(self.give_up.unwrap_or(Duration::MAX), self.kms.encrypt_key(key)).await };
+        let call = async {
+            let mut call = pin!(self.kms.encrypt_key(key));
+            let call = poll_fn(|context| {
+                // One that panics ends as one that fails.
+                let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
+                polled.unwrap_or(Poll::Ready(Err(KmsError::undecryptable())))
+            });
+            tokio::time::timeout(self.give_up.unwrap_or(Duration::MAX), call).await
+        };
         let wrapped = watch(call).await.unwrap_or(Err(KmsError::undecryptable()));
         *self.wrapped.lock().unwrap_or_else(PoisonError::into_inner) = wrapped.ok();
         Err(KmsError::undecryptable())
@@ -166,10 +181,30 @@ impl KeyManagementService for Watched {
     }
 }
 
+/// What an application may put into its clients: panics when a request to wrap a key is about to be sent.
+#[derive(Debug)]
+struct Panics(Arc<AtomicUsize>);
+
+impl Intercept for Panics {
+    fn name(&self) -> &'static str {
+        "Panics"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        resume_unwind(Box::new("as it should"))
+    }
+}
+
 /// Returns a wrapped key, if it was wrapped.
 async fn wrap(kms: &AwsKms, give_up: Option<Duration>) -> TestResult<Option<Vec<u8>>> {
-    let wrapped = std::sync::Arc::new(Mutex::default());
-    let watched = Watched { kms: kms.clone(), give_up, wrapped: std::sync::Arc::clone(&wrapped) };
+    let wrapped = Arc::new(Mutex::default());
+    let watched = Watched { kms: kms.clone(), give_up, wrapped: Arc::clone(&wrapped) };
     let builder = SessionFactory::builder("svc", "prod").metastore(InMemoryMetastore::new()).kms(watched);
     let factory = builder.build().await?;
     assert!(factory.session("alice").await?.encrypt(b"tea").await.is_err());
@@ -221,11 +256,26 @@ async fn data_keys_are_wiped_on_every_path() -> TestResult {
     stage.places[2].proxy.set_for("Encrypt", refuse());
     let missing = wrap(&partly, None).await?.ok_or("one is enough")?;
     assert_eq!(regions(&missing)?.len(), 1);
-    found("one is enough");
+    assert_eq!(found("one is enough"), received);
+
+    let panics = Arc::new(AtomicUsize::new(0));
+    let clients = stage.places.iter().map(|place| {
+        let is_last = place.name == ORDER[2];
+        let config = place.client.config().to_builder();
+        let panics = is_last.then(|| Panics(Arc::clone(&panics)));
+        aws_sdk_kms::Client::from_conf(
+            panics.into_iter().fold(config, aws_sdk_kms::config::Builder::interceptor).build(),
+        )
+    });
+    let panicking = AwsKms::from_clients(clients, stage.options()?)?;
+    stage.places[1].proxy.set_for("Encrypt", AwsFault::None);
+    assert!(wrap(&panicking, None).await?.is_none());
+    assert_eq!((found("a client panics"), panics.load(Ordering::Relaxed)), (received, 1));
 
     // Opening: as it should be, by the second region, under another data key, and given up.
     watch(async { kms()?.decrypt_key(&row).await.map_err(TestError::from) }).await?;
-    assert_eq!(found("opened").raw, 0);
+    let opened = found("opened");
+    assert_eq!((opened.raw, opened.sent), (0, 0));
     stage.places[0].proxy.set_for("Decrypt", refuse());
     watch(async { kms()?.decrypt_key(&row).await.map_err(TestError::from) }).await?;
     assert_eq!(found("opened by the second").raw, 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretSlice;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{KmsError, KmsFailureKind as Kind};
 use crate::kms::{Entry, Gate, KeyManagementService, KmsHealth, SystemKey};
@@ -47,6 +47,8 @@ pub(super) struct KmsCalls {
     /// Where the service does not do this itself.
     gate: Option<Gate>,
     turns: Semaphore,
+    /// How long a call may take, repetitions included.
+    time: Duration,
     /// What could not be unwrapped last, for no fault of its own.
     failed: Mutex<Option<Vec<u8>>>,
     times: CallMeters<2>,
@@ -57,12 +59,13 @@ impl KmsCalls {
     pub(super) fn new(
         kms: Arc<dyn KeyManagementService>,
         policy: RetryPolicy,
+        time: Duration,
         times: CallMeters<2>,
         random: RandomFill,
     ) -> Self {
         let gate = (!kms.repeats_calls()).then(|| Gate::new(kms.kind(), policy.breaker.clone()));
         let (budget, turns) = (Budget::new(policy.budget), Semaphore::new(AT_ONCE));
-        Self { kms, policy, budget, gate, turns, failed: Mutex::default(), times, random }
+        Self { kms, policy, budget, gate, turns, time, failed: Mutex::default(), times, random }
     }
 
     /// Returns how each place that keeps the master key has answered lately.
@@ -96,7 +99,7 @@ impl KmsCalls {
             return ask().await;
         };
         self.budget.called();
-        let operation = call.operation();
+        let (operation, began) = (call.operation(), Instant::now());
         let mut repetition = 1;
         loop {
             let entry = gate.enter().map_err(|failure| KmsError::Failed { operation, failures: vec![failure] })?;
@@ -105,10 +108,11 @@ impl KmsCalls {
                 self.in_time(operation, ask()).await
             };
             settle(entry, &outcome);
+            let delay = self.policy.drawn_delay(repetition, &self.random);
+            // One that would be cut short tells less than the last one did.
+            let is_time_left = began.elapsed() + delay + self.policy.attempt_timeout.min(self.time / 2) < self.time;
             match &outcome {
-                Err(error) if self.may_repeat(error, repetition) => {
-                    sleep(self.policy.drawn_delay(repetition, &self.random)).await;
-                }
+                Err(error) if is_time_left && self.may_repeat(error, repetition) => sleep(delay).await,
                 _ => return outcome,
             }
             repetition += 1;

@@ -266,7 +266,7 @@ fn run(parts: Parts, ready: oneshot::Sender<Result<System, BuildError>>) {
         let place = metastore.place().to_owned();
         let stores = Stores::new(metastore, replica, &retries, &meters, &random);
         let store = MetastoreWriter::start(&outside.handle(), stores, timeouts.metastore);
-        let kms = KmsCalls::new(kms, kms_retries, meters.kms.clone(), Arc::clone(&random));
+        let kms = KmsCalls::new(kms, kms_retries, timeouts.kms, meters.kms.clone(), Arc::clone(&random));
         let kms = Arc::new(kms);
         if let Some(repairs) = repairs {
             let (key, calls, random) = (realm.system_key().clone(), Arc::clone(&kms), Arc::clone(&random));

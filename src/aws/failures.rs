@@ -220,7 +220,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
+        let words = error.to_string().replace('\n', " ");
         if !text.contains(&words) {
             text.push_str(": ");
             text.push_str(&words);

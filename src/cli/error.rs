@@ -256,8 +256,8 @@ impl Failure {
                 Some("give the --kms that the keys in the --store were made with")
             }
             Self::Encrypt(Error::Kms(error)) | Self::Decrypt(Error::Kms(error)) if error.is_transient() => Some(
-                "this process has no system key in memory: it can neither encrypt nor decrypt until the key management service \
-                 answers, which `keyward kms check` shows; processes that have it loaded go on",
+                "no system key could be opened or made, and this process has none in memory: `keyward kms check` shows what the key \
+                 management service does; processes that have one loaded go on",
             ),
             Self::Rewrap(error) if exit_of_session(error) != Exit::Data => Some("--resume goes on where --out ends"),
             Self::Encrypt(Error::TooLarge { .. }) | Self::Decrypt(Error::TooLarge { .. }) => {

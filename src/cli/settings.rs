@@ -56,7 +56,7 @@ pub(super) struct Settings {
     #[arg(long, global = true, env = "KEYWARD_KMS", value_name = "KMS", hide_env_values = true, 
         value_parser = Quiet::<KmsAddress>::new())]
     pub(super) kms: Option<KmsAddress>,
-    /// A file that holds the token which Vault takes, read again when it has ended
+    /// A file that holds the token which Vault takes, read again when it has ended; or put the token into KEYWARD_KMS_TOKEN
     #[arg(long, global = true, env = "KEYWARD_KMS_TOKEN_FILE", value_name = "FILE")]
     pub(super) kms_token_file: Option<PathBuf>,
     /// The token which Vault takes: meant for the environment, where other users do not see it
@@ -70,7 +70,7 @@ pub(super) struct Settings {
         conflicts_with = "kms_token_file"
     )]
     pub(super) kms_token: Option<SecretString>,
-    /// A file that holds the secret id which Vault takes of an AppRole, read again at each login
+    /// A file that holds the secret id which Vault takes of an AppRole, read again at each login; or KEYWARD_KMS_SECRET_ID
     #[arg(long, global = true, env = "KEYWARD_KMS_SECRET_ID_FILE", value_name = "FILE")]
     pub(super) kms_secret_id_file: Option<PathBuf>,
     /// That secret id: meant for the environment, where other users do not see it
@@ -84,7 +84,8 @@ pub(super) struct Settings {
         conflicts_with = "kms_secret_id_file"
     )]
     pub(super) kms_secret_id: Option<SecretString>,
-    /// A file that holds the passphrase of a sealed master key; a line break at its end does not count
+    /// A file that holds the passphrase of a sealed master key; a line break at its end does not count; or
+    /// KEYWARD_KMS_PASSPHRASE
     #[arg(long, global = true, env = "KEYWARD_KMS_PASSPHRASE_FILE", value_name = "FILE")]
     pub(super) kms_passphrase_file: Option<PathBuf>,
     /// The passphrase of a sealed master key: meant for the environment, where other users do not see it

@@ -123,7 +123,7 @@ pub struct KmsFailure {
     pub place: String,
     /// What kind of failure it is.
     pub kind: KmsFailureKind,
-    /// The service's own words or the driver's, in one line, without tokens and names of keys.
+    /// The service's own words or the driver's, in one line, without tokens and ARNs.
     pub reason: String,
     /// What to do about it.
     pub advice: Option<&'static str>,

@@ -18,7 +18,7 @@ const LIMIT: usize = 128;
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KmsError> {
     let mut file = File::open(path).map_err(|error| {
         let reason = match error.kind() {
-            ErrorKind::NotFound => "not found; name an existing one or create it",
+            ErrorKind::NotFound => "not found; name the one that the keys in the store were made with: `keyward encrypt` makes one for a new store",
             ErrorKind::PermissionDenied => "may not be read by this user",
             _ => "cannot be read",
         };

@@ -110,7 +110,7 @@ impl Stage {
         let guard = Guard::start(&arbiter, Vault::with_random(system_random()).unwrap());
         let kms = StaticKms::new(b"thisIsAStaticMasterKeyForTesting").unwrap();
         let meters = Arc::new(Meters::new("memory", "static", &[], &[]));
-        let kms = KmsCalls::new(Arc::new(kms), RetryPolicy::none(), meters.kms.clone(), system_random());
+        let kms = KmsCalls::new(Arc::new(kms), RetryPolicy::none(), SECOND, meters.kms.clone(), system_random());
         let kms = KmsClient::start(&arbiter, Arc::new(kms), SECOND);
         let now = SystemTime::UNIX_EPOCH + SECOND * u32::try_from(NOW).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(now));

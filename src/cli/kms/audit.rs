@@ -13,6 +13,7 @@ use crate::cli::output::print;
 
 const REPAIR: &str = "`keyward kms repair` says what it would do, and does it with --execute";
 const READ: &str = "give the --kms that they were made with, or take rows that are damaged from a backup of the store";
+const CHECK: &str = "`keyward kms check` tries the key management service; run this again once it answers";
 
 /// Prints which system keys in the store are not as they would be made now.
 ///
@@ -26,6 +27,13 @@ pub(super) fn run(config: &Config, options: &Audit) -> Result<(), Failure> {
     })?;
     let verdicts: Vec<Verdict> = seen.into_iter().map(|seen| seen.verdict).collect();
     print(&if options.json { to_json(&verdicts, None) } else { to_text(&verdicts) })?;
-    let is_repairable = verdicts.iter().any(|verdict| verdict.outcome == Outcome::ToBeRepaired);
-    judge(&verdicts, if is_repairable { REPAIR } else { READ })
+    let has = |outcomes: &[Outcome]| verdicts.iter().any(|verdict| outcomes.contains(&verdict.outcome));
+    let hint = if has(&[Outcome::ToBeRepaired]) {
+        REPAIR
+    } else if has(&[Outcome::Foreign, Outcome::Corrupt]) {
+        READ
+    } else {
+        CHECK
+    };
+    judge(&verdicts, hint)
 }

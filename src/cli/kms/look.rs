@@ -9,7 +9,7 @@ use crate::cli::progress::Progress;
 use crate::cli::table::chain;
 
 /// So many failures one after the other are not those of keys.
-const TOO_MANY: usize = 5;
+const TOO_MANY: usize = 3;
 
 /// One version of a system key, as the service sees it.
 pub(super) struct Seen {

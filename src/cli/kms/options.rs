@@ -27,9 +27,11 @@ pub(in crate::cli) enum Kms {
 
 const CHECK: &str = "\
 Examples:
-  keyward kms check --kms 'aws:us-west-2=ARN,eu-west-1=ARN;preferred=us-west-2'       each request, in each region
+  keyward kms check --kms 'aws:us-west-2=ARN,eu-west-1=ARN;preferred=us-west-2'
   keyward kms check --kms vault:https://vault.example:8200/keyward --json
-  keyward kms check                                                                 the file keyward.key
+  keyward kms check                                 the file keyward.key
+
+Rights that only `audit` and `repair` take, and master keys in `former`, are not tried.
 
 Ends with 69 when a place does not do what is asked of it, and with 75 when all that failed may pass by itself.";
 

@@ -97,6 +97,8 @@ fn meaning(request: Request, code: &str) -> Option<(KmsFailureKind, Option<&'sta
 fn by_status(status: u16) -> (KmsFailureKind, Option<&'static str>) {
     let kind = match status {
         429 => KmsFailureKind::Throttled,
+        // Whoever has not even an idea of what is asked is somebody else.
+        501 | 505 => KmsFailureKind::Refused,
         408 | 500.. => KmsFailureKind::Unavailable,
         _ => KmsFailureKind::Refused,
     };

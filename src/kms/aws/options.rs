@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::arn::KeyArn;
 use super::regions::RegionMap;
-use crate::aws::CREDENTIALS_TIME;
+use crate::aws::{CREDENTIALS_TIME, is_endpoint, is_private};
 use crate::error::KmsError;
 use crate::retry::{BreakerPolicy, RetryPolicy};
 
@@ -17,7 +17,8 @@ use crate::retry::{BreakerPolicy, RetryPolicy};
 ///
 /// An address says the same: `aws:us-west-2=ARN,us-east-1=ARN;preferred=us-west-2`. Options follow the region map, each after a
 /// `;`: `preferred`, `min_regions` (a number, or `all`), `hedge` (`off`, `auto` or milliseconds), `former` (the ARN of a key
-/// that was configured before; may come several times), `endpoint`, `endpoint.REGION`, `profile`, `role` (the ARN of a role to
+/// that was configured before; may come several times), `endpoint`, `endpoint.REGION`, `plaintext` (`allow` or `refuse`),
+/// `profile`, `role` (the ARN of a role to
 /// assume), `external_id`, `connect_timeout`, `request_timeout` and `operation_timeout` (in seconds). The region map may be
 /// JSON.
 ///
@@ -26,6 +27,7 @@ use crate::retry::{BreakerPolicy, RetryPolicy};
 /// * `min_regions` all: a system key that one region cannot open is found out when the others are gone.
 /// * `hedge` [`Hedge::Auto`].
 /// * `endpoint`, `profile`, `role`: what the AWS SDK finds.
+/// * `allow_plaintext` false; of this machine (loopback addresses, `localhost`) an endpoint may be `http://` all the same.
 /// * `connect_timeout` 1 s, `request_timeout` 2 s, `operation_timeout` 9 s.
 /// * `retries`: three attempts in each region, with delays of up to 250 and 500 ms between, and a breaker for each that opens
 ///   after 5 failures in a row. An attempt may take 8 s: 5 for credentials where none are at hand, and the time of a request.
@@ -50,7 +52,9 @@ pub struct AwsKmsOptions {
     pub endpoint: Option<String>,
     /// Where those to one region are sent.
     pub endpoints: BTreeMap<String, String>,
-    /// The profile of the AWS configuration that credentials are taken from.
+    /// Whether an endpoint may be `http://` that is not of this machine: others on the way read data keys then.
+    pub allow_plaintext: bool,
+    /// The profile of the AWS configuration that credentials are taken from; those of the environment do not take its place.
     pub profile: Option<String>,
     /// The ARN of a role that is assumed with those credentials.
     pub role: Option<String>,
@@ -103,6 +107,7 @@ impl Default for AwsKmsOptions {
             former: Vec::new(),
             endpoint: None,
             endpoints: BTreeMap::new(),
+            allow_plaintext: false,
             profile: None,
             role: None,
             external_id: None,
@@ -136,11 +141,21 @@ impl AwsKmsOptions {
             let what = format!("there is an endpoint for the region {other:?}, which has no master key");
             return settings(what, "name one of the regions in the map");
         }
-        let mut endpoints = self.endpoint.iter().chain(self.endpoints.values());
-        if endpoints.any(|endpoint| !crate::aws::is_endpoint(endpoint)) {
+        let endpoints = || self.endpoint.iter().chain(self.endpoints.values());
+        if endpoints().any(|endpoint| !is_endpoint(endpoint)) {
             return settings("an endpoint is none".to_owned(), ENDPOINT);
         }
-        Ok(keys)
+        if !self.allow_plaintext && endpoints().any(|endpoint| !is_private(endpoint)) {
+            let what = "data keys would cross the network unencrypted: an endpoint is http:// and not of this machine";
+            return settings(what.to_owned(), "use https://, or say plaintext=allow");
+        }
+        match (&self.role, &self.external_id) {
+            (Some(role), _) if !role.starts_with("arn:") => {
+                settings("`role` is not the ARN of a role".to_owned(), "write it as arn:aws:iam::ACCOUNT:role/NAME")
+            }
+            (None, Some(_)) => settings("an `external_id` is given, and no `role`".to_owned(), "name the role"),
+            _ => Ok(keys),
+        }
     }
 
     /// Returns where requests to a region are sent, unless that is the region's own place.
@@ -248,8 +263,21 @@ impl FromStr for AwsKmsOptions {
                     options.min_regions = Some(number);
                 }
                 "hedge" => options.hedge = value.parse()?,
-                "former" => options.former.push(value.parse()?),
+                "former" => {
+                    let former = value.parse().map_err(|error| match error {
+                        KmsError::Settings { what, advice } => settings(format!("{what}, that of `former`"), advice),
+                        other => other,
+                    });
+                    options.former.push(former?);
+                }
                 "endpoint" => options.endpoint = text(),
+                "plaintext" => {
+                    options.allow_plaintext = match value {
+                        "allow" => true,
+                        "refuse" => false,
+                        _ => return Err(settings("`plaintext` is none".to_owned(), "write allow or refuse")),
+                    }
+                }
                 "profile" => options.profile = text(),
                 "role" => options.role = text(),
                 "external_id" => options.external_id = text(),
@@ -267,7 +295,7 @@ impl FromStr for AwsKmsOptions {
     }
 }
 
-const KNOWN: &str = "options are preferred, min_regions, hedge, former, endpoint, endpoint.REGION, profile, role, external_id, \
+const KNOWN: &str = "options are preferred, min_regions, hedge, former, endpoint, endpoint.REGION, plaintext, profile, role, external_id, \
     connect_timeout, request_timeout, operation_timeout";
 
 #[cfg(test)]
@@ -283,7 +311,7 @@ mod tests {
         let (a, b) = (arn("us-west-2"), arn("eu-west-1"));
         let text = format!(
             "aws:us-west-2={a},eu-west-1={b};preferred=eu-west-1; min_regions=1;hedge=250;former={a};endpoint=http://h:1;\
-             endpoint.us-west-2=http://h:2;profile=p;role=arn:aws:iam::111122223333:role/r;external_id=x;\
+             plaintext=allow;endpoint.us-west-2=http://h:2;profile=p;role=arn:aws:iam::111122223333:role/r;external_id=x;\
              connect_timeout=0.5;request_timeout=3;operation_timeout=20"
         );
         let options: AwsKmsOptions = text.parse().unwrap();
@@ -330,12 +358,21 @@ mod tests {
             ("former=x", "not the ARN of a key"),
             ("endpoint=h:1", "an endpoint is none"),
             ("endpoint.b=http://h", "no master key"),
+            ("endpoint=http://h:1", "unencrypted"),
+            ("endpoint=https://h;endpoint.a=http://[::2]:1/x;plaintext=refuse", "unencrypted"),
+            ("plaintext=yes", "allow or refuse"),
+            ("role=app", "not the ARN of a role"),
+            ("external_id=x", "no `role`"),
+            ("former=alias/x", "of `former`"),
             ("prefered=a", "there is no option"),
             ("preferred", "has no value"),
             ("request_timeout=0", "out of bounds"),
         ] {
             let error = format!("aws:a={a};{options}").parse::<AwsKmsOptions>().unwrap_err().to_string();
             assert!(error.contains(words), "{options}: {error}");
+        }
+        for endpoint in ["https://h", "http://127.0.0.1:1/x", "http://[::1]", "http://LOCALHOST:4566"] {
+            assert!(format!("aws:a={a};endpoint={endpoint}").parse::<AwsKmsOptions>().is_ok(), "{endpoint}");
         }
         assert!("aws:".parse::<AwsKmsOptions>().is_err());
     }

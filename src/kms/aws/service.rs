@@ -27,7 +27,11 @@ use crate::error::{KmsError, KmsFailure, KmsFailureKind};
 use crate::kms::{Gate, KeyManagementService, KmsHealth, SystemKey};
 
 const WRAPPING: &str = "wrapping a system key with AWS KMS";
+const WRAPPING_FOR_ENOUGH: &str = "wrapping a system key for as many regions of AWS KMS as `min_regions` asks for";
 const OPENING: &str = "opening a system key with AWS KMS";
+
+const STRANGE_KEY: &str = "it is wrapped under a master key that is not configured: name that one in `former`; `keyward kms audit` \
+    shows the end of its ARN";
 
 /// A key management service whose master keys live in AWS KMS, in one region or several.
 ///
@@ -254,7 +258,12 @@ impl Inner {
         let ask = |Wrapped { region, kek }| {
             let open = &open;
             async move {
-                let key = region.decrypt(kek, &self.former).await?;
+                let key = region.decrypt(kek, &self.former).await.map_err(|failure| {
+                    let may_be_for_that =
+                        matches!(failure.kind, KmsFailureKind::AccessDenied | KmsFailureKind::Tampered);
+                    let is_strange = may_be_for_that && !self.opens(region, kek);
+                    if is_strange { failure.advise(STRANGE_KEY) } else { failure }
+                })?;
                 match open(&key) {
                     // A data key of another envelope opens nothing; another region's may.
                     Err(KmsError::Undecryptable { .. }) => Err(KmsFailure::new(
@@ -296,7 +305,7 @@ impl KeyManagementService for AwsKms {
         let (mut keks, failures) = inner.wrap_everywhere(others, &under, inner.least - 1, deadline).await;
         keks.push(kek(made, encrypted));
         if keks.len() < inner.least {
-            return Err(KmsError::Failed { operation: WRAPPING, failures });
+            return Err(KmsError::Failed { operation: WRAPPING_FOR_ENOUGH, failures });
         }
         keks.sort_by_key(|kek| inner.place_of(&kek.region));
         for failure in &failures {

@@ -55,7 +55,9 @@ impl std::str::FromStr for VaultOptions {
         let (name, expected) = match read.fault() {
             None => return Ok(read),
             Some(Fault::Url | Fault::Key) => return Err(AddressError::Vault),
-            Some(Fault::Plaintext) => ("plaintext", "allow where the URL is http:// and not of this machine"),
+            Some(Fault::Plaintext) => {
+                ("plaintext", "allow where the URL is http:// and not of this machine; better use https://")
+            }
             Some(Fault::Mount) => ("mount", "the path of a Transit engine"),
             Some(Fault::Namespace) => ("namespace", "the path of a namespace"),
             Some(Fault::AuthMount) => ("auth_mount", "the path of an auth method"),

@@ -40,10 +40,9 @@ impl Request {
             Self::Login => "check auth_mount and namespace, and what the role is bound to: names, networks, secret ids",
             Self::LookUpSelf => "allow `read` on auth/token/lookup-self, as the policy `default` does",
             Self::RenewSelf => "allow `update` on auth/token/renew-self, as the policy `default` does",
-            Self::ReadKey => "allow `read` on MOUNT/keys/KEY in a policy of the token",
-            Self::Encrypt => "allow `update` on MOUNT/encrypt/KEY in a policy of the token; is there such a key?",
-            Self::Decrypt => "allow `update` on MOUNT/decrypt/KEY in a policy of the token",
-            Self::Rewrap => "allow `update` on MOUNT/rewrap/KEY in a policy of the token",
+            Self::ReadKey => "allow `read` on that path in a policy of the token",
+            Self::Encrypt => "allow `update` on that path in a policy of the token; is there such a key?",
+            Self::Decrypt | Self::Rewrap => "allow `update` on that path in a policy of the token",
         }
     }
 

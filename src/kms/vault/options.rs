@@ -1,10 +1,11 @@
 //! What can be set.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+use crate::clients::is_this_machine;
 
 /// Where Kubernetes puts the token of a pod's service account.
 pub(super) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -176,7 +177,7 @@ impl Fault {
         match self {
             Self::Url => ("the URL of Vault is none", "write it as https://vault.example:8200"),
             Self::Plaintext => {
-                ("tokens and keys would cross the network unencrypted", "use https://, or say plaintext=allow")
+                ("tokens and keys would cross the network unencrypted", "use https://, or `plaintext=allow`")
             }
             Self::Key => ("the Transit key has no name", "a key is named by letters, digits, `_`, `-` and `.`"),
             Self::Mount => ("the Transit engine has no mount", "write it as `vault secrets list` does"),
@@ -200,10 +201,6 @@ fn host(url: &str) -> Option<&str> {
     let is_port = |port: &str| port.strip_prefix(':').is_some_and(|port| port.parse().is_ok_and(|port: u16| port > 0));
     let is_url = rest.chars().all(is_plain) && url.parse::<hyper::Uri>().is_ok();
     (!host.is_empty() && (port.is_empty() || is_port(port)) && is_url).then_some(host)
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether it is a name that Vault takes and that stands for itself in a URL.

@@ -77,7 +77,8 @@ impl VaultKms {
             return Err(KmsError::Settings { what: what.to_owned(), advice });
         }
         let Some(auth) = options.auth.take() else {
-            let advice = "give a token, or name another auth method: approle, kubernetes or cert";
+            let advice = "give a token (KEYWARD_KMS_TOKEN or --kms-token-file of the command), or name another auth method: approle, \
+                          kubernetes or cert";
             return Err(KmsError::Settings { what: format!("no way to log in to {} is given", options.url), advice });
         };
         options.auth = Some(auth.clone());
@@ -122,22 +123,37 @@ impl Transit {
 
     /// Asks for something to be done with the key; once more, under another token, when the server does not take this one.
     pub(super) async fn ask(&self, request: Request, body: Option<Body>) -> Result<Answer, Refused> {
+        let path = self.path(request);
+        self.ask_at(&path, request, body).await.map_err(|refused| match refused {
+            Refused::Failure(mut failure) if failure.kind == KmsFailureKind::AccessDenied => {
+                failure.reason.push_str(" at ");
+                failure.reason.push_str(&path);
+                failure.into()
+            }
+            other => other,
+        })
+    }
+
+    fn path(&self, request: Request) -> String {
         let word = match request {
             Request::Encrypt => "encrypt",
             Request::Decrypt => "decrypt",
             Request::Rewrap => "rewrap",
             _ => "keys",
         };
-        let path = format!("{}/{word}/{}", self.mount, self.key);
+        format!("{}/{word}/{}", self.mount, self.key)
+    }
+
+    async fn ask_at(&self, path: &str, request: Request, body: Option<Body>) -> Result<Answer, Refused> {
         let token = self.login.token(&self.http).await?;
-        let mut answer = self.http.send(&path, Some(&token), body.clone()).await?;
+        let mut answer = self.http.send(path, Some(&token), body.clone()).await?;
         if answer.status.as_u16() == 403 {
             // It may be for the token, or for what it may do.
             if self.login.is_taken(&self.http, &token).await? {
                 return Err(denied(self.place(), request).into());
             }
             if let Some(token) = self.login.replace(&self.http, &token).await? {
-                answer = self.http.send(&path, Some(&token), body).await?;
+                answer = self.http.send(path, Some(&token), body).await?;
             }
         }
         if answer.status.is_success() { Ok(answer) } else { Err(refused(self.place(), request, &answer)) }
