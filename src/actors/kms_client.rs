@@ -166,3 +166,126 @@ impl Handler<Unwrap> for KmsClientActor {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use actix::Arbiter;
+    use async_trait::async_trait;
+    use secrecy::SecretSlice;
+    use tokio::sync::Semaphore;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::actors::Guard;
+    use crate::crypto::system_random;
+    use crate::kms::{KeyManagementService, SystemKey};
+    use crate::memory::Vault;
+    use crate::metrics::Meters;
+    use crate::retry::RetryPolicy;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A service that answers when it is told to.
+    struct Told {
+        asked: AtomicUsize,
+        answers: Semaphore,
+    }
+
+    #[async_trait]
+    impl KeyManagementService for Told {
+        async fn encrypt_key(&self, _: SystemKey<'_>) -> Result<Vec<u8>, KmsError> {
+            Err(KmsError::undecryptable())
+        }
+
+        async fn decrypt_key(&self, _: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.answers.acquire().await.unwrap().forget();
+            Ok(vec![7; 32].into())
+        }
+    }
+
+    struct Stage {
+        told: Arc<Told>,
+        guard: Guard,
+        client: KmsClient,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let arbiter = Arbiter::current();
+            let told = Arc::new(Told { asked: AtomicUsize::new(0), answers: Semaphore::new(0) });
+            let meters = Meters::new("memory", "told", &[], &[]);
+            let policy = RetryPolicy::none();
+            let calls = KmsCalls::new(
+                Arc::clone(&told) as Arc<dyn KeyManagementService>,
+                policy,
+                MINUTE,
+                meters.kms.clone(),
+                system_random(),
+            );
+            let guard = Guard::start(&arbiter, Vault::with_random(system_random()).unwrap());
+            Self { told, guard, client: KmsClient::start(&arbiter, Arc::new(calls), MINUTE) }
+        }
+
+        /// Has each of these unwrapped, all at once.
+        fn unwrap(&self, wrapped: impl Iterator<Item = u8>) -> Vec<tokio::task::JoinHandle<Unwrapped>> {
+            let unwrap = |wrapped| {
+                let (client, guard) = (self.client.clone(), self.guard.clone());
+                let unwrap =
+                    async move { client.unwrap(vec![wrapped], b"label".to_vec(), guard.reserve().await?).await };
+                tokio::task::spawn_local(unwrap)
+            };
+            wrapped.map(unwrap).collect()
+        }
+
+        /// Waits until as many calls have reached the service as will.
+        async fn asked(&self) -> usize {
+            for _ in 0..10_000 {
+                yield_now().await;
+            }
+            self.told.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn the_same_is_asked_once_at_a_time_and_everybody_gets_the_answer() {
+        actix::System::new().block_on(ask_for_the_same());
+    }
+
+    async fn ask_for_the_same() {
+        let stage = Stage::new();
+        let waiting = stage.unwrap((0..30).map(|_| 1));
+        assert_eq!(stage.asked().await, 1);
+        stage.told.answers.add_permits(1);
+        let mut keys = Vec::new();
+        for answer in waiting {
+            keys.push(answer.await.unwrap().unwrap());
+        }
+        assert!(keys.iter().all(|key| Arc::ptr_eq(key, &keys[0])));
+        assert_eq!(stage.guard.vault().live(), 1, "the places of the others are given back");
+        // Afterwards it is asked again.
+        stage.told.answers.add_permits(1);
+        stage.unwrap([1].into_iter()).remove(0).await.unwrap().unwrap();
+        assert_eq!(stage.asked().await, 2);
+    }
+
+    #[test]
+    fn sixteen_are_asked_at_once_and_more_wait_their_turn() {
+        actix::System::new().block_on(ask_for_many());
+    }
+
+    async fn ask_for_many() {
+        let stage = Stage::new();
+        let waiting = stage.unwrap(0..40);
+        assert_eq!(stage.asked().await, 16);
+        stage.told.answers.add_permits(4);
+        assert_eq!(stage.asked().await, 20);
+        stage.told.answers.add_permits(36);
+        for answer in waiting {
+            answer.await.unwrap().unwrap();
+        }
+        assert_eq!(stage.asked().await, 40);
+    }
+}

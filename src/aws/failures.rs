@@ -158,16 +158,16 @@ pub(crate) fn common(code: &str) -> Option<(Common, Option<&'static str>)> {
 
 /// Tells where an error comes from that no server said.
 fn cause(error: &(dyn Error + 'static)) -> (Origin, &'static str) {
-    let mut cause = Some(error);
+    let (mut cause, mut otherwise) = (Some(error), (Origin::Network, UNREACHED));
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<CredentialsError>() {
-            return match error {
-                CredentialsError::CredentialsNotLoaded(_) => (Origin::NoCredentials, NO_CREDENTIALS),
-                CredentialsError::InvalidConfiguration(_) => (Origin::NoCredentials, ODD_CREDENTIALS),
-                _ => (Origin::LateCredentials, ODD_CREDENTIALS),
-            };
+        match error.downcast_ref::<CredentialsError>() {
+            Some(CredentialsError::CredentialsNotLoaded(_)) => return (Origin::NoCredentials, NO_CREDENTIALS),
+            Some(CredentialsError::InvalidConfiguration(_)) => return (Origin::NoCredentials, ODD_CREDENTIALS),
+            // Those of a role may be wanting for lack of others.
+            Some(_) => otherwise = (Origin::LateCredentials, ODD_CREDENTIALS),
+            None => {}
         }
-        if let Some(error) = error.downcast_ref::<io::Error>() {
+        if let Some(error) = error.downcast_ref::<io::Error>().filter(|_| otherwise.0 == Origin::Network) {
             return match innermost(error).kind() {
                 io::ErrorKind::ConnectionRefused => (Origin::Network, "is the endpoint right, and the server running?"),
                 // What is no TLS, or a certificate that is not trusted.
@@ -177,7 +177,7 @@ fn cause(error: &(dyn Error + 'static)) -> (Origin, &'static str) {
         }
         cause = error.source();
     }
-    (Origin::Network, UNREACHED)
+    otherwise
 }
 
 /// Returns the error that others of its type are wrapped around; as sources they pass it over.

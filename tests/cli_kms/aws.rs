@@ -297,6 +297,24 @@ fn the_story_is_told_on_aws_kms() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn who_has_no_credentials_is_told_where_they_were_looked_for() -> TestResult {
+    let Some(stage) = Stage::new()? else { return Ok(()) };
+    for (options, words) in [
+        ("profile=nobody", "no profile \"nobody\""),
+        ("", "no credentials found"),
+        ("role=arn:aws:iam::1:role/x", "no credentials found"),
+    ] {
+        let kms = stage.kms(&[0], options);
+        let mut command = stage.command(&kms, &["kms", "check"]);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        let (said, _) = ended(69, &["kms", "check"], command.output()?)?;
+        assert!(said.contains("credentials (") && said.contains(words), "{said}");
+        assert!(said.contains("give the process AWS credentials"), "{said}");
+    }
+    Ok(())
+}
+
 /// What credentials are taken from, and what is asked of STS for it.
 #[test]
 fn credentials_come_from_a_role_a_profile_or_a_web_identity() -> TestResult {
