@@ -81,7 +81,7 @@ pub struct AwsKmsOptions {
 pub enum Hedge {
     /// When it has failed.
     Off,
-    /// When it takes longer than 95 % of its last answers did, and 50 ms; until there are some, 500 ms.
+    /// When it takes longer than 95 % of its last answers did: after 50 ms at least, and 500 ms at most and at first.
     Auto,
     /// When this time has passed.
     After(Duration),
