@@ -1,5 +1,6 @@
 //! Who sends requests: one client per runtime that calls are made from.
 
+#[cfg(any(feature = "aws-kms", feature = "vault"))]
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -50,6 +51,7 @@ impl<C: Clone> Clients<C> {
 }
 
 /// Whether a host is this machine, so that what is sent there crosses no network.
+#[cfg(any(feature = "aws-kms", feature = "vault"))]
 pub(crate) fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

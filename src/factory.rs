@@ -194,16 +194,16 @@ impl SessionFactoryBuilder {
     /// Has system keys that lack a place of the key management service, such as a region that was away when they were made,
     /// wrapped for it once it is back; `kms` and `store` are those that the factory is built with.
     ///
-    /// Looked for when the factory starts, after a key was made without some place, and every hour. Needs the right to update
-    /// rows, which encrypting does not. Without this, `keyward kms repair` does the same when it is run.
+    /// So are those that are under a former master key alone, or an older version of it. Looked for when the factory starts, after
+    /// a key was made without some place, and every hour. Needs the right to update rows, which encrypting does not. Without this, `keyward kms repair` does the same when it is run.
     #[must_use]
     pub fn repair_system_keys(mut self, kms: impl KmsAdmin, store: impl KeyAdmin) -> Self {
         self.repairs = Some((Arc::new(kms), Arc::new(store)));
         self
     }
 
-    /// Sets how soon after a key was made without some place the first repair is tried; others follow after twice that time, up
-    /// to sixty times.
+    /// Sets how soon after a key was made without some place the first repair is tried: once or twice this time. Others follow
+    /// after twice that time, up to sixty times.
     #[must_use]
     pub fn repair_interval(mut self, interval: Duration) -> Self {
         self.repair_interval = interval;

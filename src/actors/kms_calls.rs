@@ -39,6 +39,14 @@ impl Call {
     }
 }
 
+/// A wrapped system key.
+#[derive(Clone, Default)]
+struct Sample {
+    bytes: Option<Vec<u8>>,
+    /// Whether it was opened once, or made: what it fails with is not for what it is.
+    is_good: bool,
+}
+
 /// The calls to one service.
 pub(super) struct KmsCalls {
     kms: Arc<dyn KeyManagementService>,
@@ -49,8 +57,8 @@ pub(super) struct KmsCalls {
     turns: Semaphore,
     /// How long a call may take, repetitions included.
     time: Duration,
-    /// What could not be unwrapped last, for no fault of its own.
-    failed: Mutex<Option<Vec<u8>>>,
+    /// A wrapped system key that is asked about where the service may be of use again: one that was opened, if any was.
+    sample: Mutex<Sample>,
     times: CallMeters<2>,
     random: RandomFill,
 }
@@ -65,7 +73,7 @@ impl KmsCalls {
     ) -> Self {
         let gate = (!kms.repeats_calls()).then(|| Gate::new(kms.kind(), policy.breaker.clone()));
         let (budget, turns) = (Budget::new(policy.budget), Semaphore::new(AT_ONCE));
-        Self { kms, policy, budget, gate, turns, time, failed: Mutex::default(), times, random }
+        Self { kms, policy, budget, gate, turns, time, sample: Mutex::default(), times, random }
     }
 
     /// Returns how each place that keeps the master key has answered lately.
@@ -75,17 +83,34 @@ impl KmsCalls {
 
     /// Wraps a system key.
     pub(super) async fn wrap(&self, key: &LockedKey) -> Result<Vec<u8>, KmsError> {
-        self.make(Call::Wrap, || self.kms.encrypt_key(SystemKey::new(key))).await
+        let wrapped = self.make(Call::Wrap, || self.kms.encrypt_key(SystemKey::new(key))).await?;
+        self.keep(Sample { bytes: Some(wrapped.clone()), is_good: true });
+        Ok(wrapped)
     }
 
     /// Unwraps a system key.
     pub(super) async fn unwrap(&self, encrypted: &[u8]) -> Result<SecretSlice<u8>, KmsError> {
         let opened = self.make(Call::Unwrap, || self.kms.decrypt_key(encrypted)).await;
-        // What is odd about the bytes of a row is not to be tried for ever.
-        let is_odd = |error: &KmsError| matches!(error.kind(), None | Some(Kind::Tampered | Kind::Refused));
-        let failed = opened.as_ref().err().filter(|error| !is_odd(error)).map(|_| encrypted.to_vec());
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        let bytes = Some(encrypted.to_vec());
+        match &opened {
+            Ok(_) => self.keep(Sample { bytes, is_good: true }),
+            // What may be the fault of the row is not to be tried for ever.
+            Err(error) if error.is_transient() || error.kind() == Some(Kind::AccessDenied) => {
+                if !self.sample().is_good {
+                    self.keep(Sample { bytes, is_good: false });
+                }
+            }
+            Err(_) => {}
+        }
         opened
+    }
+
+    fn keep(&self, sample: Sample) {
+        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+    }
+
+    fn sample(&self) -> Sample {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has the service asked what `ask` says.
@@ -93,13 +118,14 @@ impl KmsCalls {
     where
         F: Future<Output = Result<T, KmsError>>,
     {
+        let began = Instant::now();
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let Some(gate) = &self.gate else {
             let _timer = self.times.time(call as usize);
             return ask().await;
         };
         self.budget.called();
-        let (operation, began) = (call.operation(), Instant::now());
+        let operation = call.operation();
         let mut repetition = 1;
         loop {
             let entry = gate.enter().map_err(|failure| KmsError::Failed { operation, failures: vec![failure] })?;
@@ -119,8 +145,16 @@ impl KmsCalls {
         }
     }
 
-    /// Looks after the service, for ever: does what is due, and asks places that failed whether they answer.
+    /// Looks after the service for as long as its thread lives, though a service of the application's may panic.
     pub(super) async fn tend(self: Arc<Self>) {
+        while tokio::task::spawn_local(Arc::clone(&self).look_after()).await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("looking after the key management service panicked");
+            sleep(UPKEEP).await;
+        }
+    }
+
+    /// Does what is due, and asks places that failed whether they answer, for ever.
+    async fn look_after(self: Arc<Self>) {
         let (mut pause, mut has_failed) = (LEAST_PAUSE, false);
         loop {
             sleep(pause.mul_f64(half_to_one(&self.random))).await;
@@ -148,14 +182,12 @@ impl KmsCalls {
     async fn probe(&self) {
         let operation = "try the service";
         let Some(gate) = &self.gate else {
-            let _ = timeout(self.policy.attempt_timeout, self.kms.probe()).await;
+            let _ = timeout(self.time, self.kms.probe()).await;
             return;
         };
         let Ok(entry) = gate.enter() else { return };
-        // What could not be opened tells best; what could not be wrapped is gone.
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let probe = async {
-            match failed {
+            match self.sample().bytes {
                 Some(encrypted) => self.kms.decrypt_key(&encrypted).await.map(|_| true),
                 None => self.kms.probe().await.map_or(Ok(false), |tried| tried.map(|()| true)),
             }
@@ -175,7 +207,7 @@ impl KmsCalls {
         operation: &'static str,
         answer: impl Future<Output = Result<T, KmsError>>,
     ) -> Result<T, KmsError> {
-        let after = self.policy.attempt_timeout;
+        let after = self.policy.attempt_timeout.min(self.time);
         timeout(after, answer).await.unwrap_or(Err(KmsError::Timeout { operation, after }))
     }
 

@@ -215,7 +215,7 @@ impl<'a> Trial<'a> {
             // Nobody knows how the server is.
             StoreError::PoolTimeout { .. } | StoreError::Open { .. } => {
                 if let Some(breaker) = &self.calls.breaker {
-                    breaker.told_nothing(pass);
+                    let _ = breaker.told_nothing(pass);
                 }
             }
             StoreError::Permanent { .. } | StoreError::Corrupt { .. } => self.answered(pass),

@@ -21,3 +21,12 @@ pub(crate) fn is_private(endpoint: &str) -> bool {
     };
     host.is_some_and(is_this_machine)
 }
+
+/// Why a request is not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("data keys would cross the network unencrypted: an endpoint is http:// and not of this machine")]
+pub(crate) struct Plaintext;
+
+impl Plaintext {
+    pub(crate) const ADVICE: &str = "use https://, or say plaintext=allow";
+}

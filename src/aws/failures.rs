@@ -11,6 +11,8 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::Plaintext;
+
 /// How long credentials may take where none are at hand; as long as the SDK waits for them.
 pub(crate) const CREDENTIALS_TIME: Duration = Duration::from_secs(5);
 
@@ -160,6 +162,9 @@ pub(crate) fn common(code: &str) -> Option<(Common, Option<&'static str>)> {
 fn cause(error: &(dyn Error + 'static)) -> (Origin, &'static str) {
     let (mut cause, mut otherwise) = (Some(error), (Origin::Network, UNREACHED));
     while let Some(error) = cause {
+        if error.is::<Plaintext>() {
+            return (Origin::Unmade, Plaintext::ADVICE);
+        }
         match error.downcast_ref::<CredentialsError>() {
             Some(CredentialsError::CredentialsNotLoaded(_)) => return (Origin::NoCredentials, NO_CREDENTIALS),
             Some(CredentialsError::InvalidConfiguration(_)) => return (Origin::NoCredentials, ODD_CREDENTIALS),

@@ -4,8 +4,8 @@ mod endpoints;
 mod failures;
 mod surroundings;
 
-pub(crate) use endpoints::is_endpoint;
 #[cfg(feature = "aws-kms")]
 pub(crate) use endpoints::is_private;
+pub(crate) use endpoints::{Plaintext, is_endpoint};
 pub(crate) use failures::{CREDENTIALS_TIME, Common, Origin, common, judge};
 pub(crate) use surroundings::surroundings;

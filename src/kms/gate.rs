@@ -158,10 +158,8 @@ impl Gate {
         }
     }
 
-    fn told_nothing(&self, pass: Pass) {
-        if let Some(breaker) = &self.breaker {
-            breaker.told_nothing(pass);
-        }
+    fn told_nothing(&self, pass: Pass) -> Change {
+        self.breaker.as_ref().map_or(Change::None, |breaker| breaker.told_nothing(pass))
     }
 }
 
@@ -189,23 +187,34 @@ impl Entry<'_> {
         self.gate.answered(pass, KmsState::Up);
     }
 
+    /// Tells that the place answered, by a refusal that is about what was asked and not about the place.
+    pub(crate) fn refused(mut self, kind: KmsFailureKind) {
+        let pass = self.pass.take().expect("a call ends once");
+        self.gate.count(kind);
+        self.gate.answered(pass, KmsState::Up);
+    }
+
     /// Tells that the call failed, and with what kind of failure of the place; `None`: it is none of its.
     pub(crate) fn failed(mut self, kind: Option<KmsFailureKind>) {
         use KmsFailureKind as Kind;
+        if let Some(kind @ (Kind::Tampered | Kind::NotWrapped)) = kind {
+            return self.refused(kind);
+        }
         let (gate, pass) = (self.gate, self.pass.take().expect("a call ends once"));
-        let Some(kind) = kind else { return gate.told_nothing(pass) };
+        let Some(kind) = kind else {
+            gate.told_nothing(pass);
+            return;
+        };
         gate.count(kind);
         match kind {
-            Kind::Tampered | Kind::NotWrapped => gate.answered(pass, KmsState::Up),
             Kind::AccessDenied | Kind::KeyDisabled | Kind::KeyNotFound => gate.answered(pass, KmsState::Refusing),
             // Nothing may have been sent, or something else have answered.
             Kind::Credentials | Kind::Refused => {
-                gate.told_nothing(pass);
-                gate.set(KmsState::Refusing);
+                if gate.told_nothing(pass) != Change::Late {
+                    gate.set(KmsState::Refusing);
+                }
             }
-            Kind::Throttled | Kind::Timeout | Kind::Network | Kind::Unavailable | Kind::Paused => {
-                gate.failed(pass, kind);
-            }
+            _ => gate.failed(pass, kind),
         }
     }
 }
@@ -217,7 +226,7 @@ impl Drop for Entry<'_> {
             self.gate.count(KmsFailureKind::Timeout);
             self.gate.failed(pass, KmsFailureKind::Timeout);
         } else {
-            self.gate.told_nothing(pass);
+            let _ = self.gate.told_nothing(pass);
         }
     }
 }
@@ -286,6 +295,20 @@ mod tests {
         }
         gate.forget();
         assert_eq!(gate.health().state, KmsState::Untried);
+    }
+
+    #[test]
+    fn who_was_let_through_before_the_pause_changes_nothing() {
+        let gate = gate(Duration::from_secs(3600));
+        let mut before: Vec<Entry<'_>> = (0..5).map(|_| gate.enter().unwrap()).collect();
+        fail(&gate);
+        fail(&gate);
+        before.pop().unwrap().answered();
+        before.pop().unwrap().refused(KmsFailureKind::KeyDisabled);
+        for kind in [KmsFailureKind::Credentials, KmsFailureKind::Network, KmsFailureKind::AccessDenied] {
+            before.pop().unwrap().failed(Some(kind));
+        }
+        assert_eq!(gate.health().state, KmsState::Paused);
     }
 
     #[test]

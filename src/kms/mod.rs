@@ -91,6 +91,9 @@ pub trait KeyManagementService: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`KmsError`]; it is called again.
+    ///
+    /// # Cancel safety
+    /// It may be dropped when it takes longer than an attempt.
     async fn upkeep(&self) -> Result<Duration, KmsError> {
         Ok(Duration::MAX)
     }
@@ -100,6 +103,12 @@ pub trait KeyManagementService: Send + Sync + 'static {
     ///
     /// `None` where it cannot tell, which is so unless this is implemented: it then counts as not tried. A service that has
     /// a [`health`](Self::health) of its own puts there what comes of it.
+    ///
+    /// # Errors
+    /// Why it is of no use; as those of calls they say whether that may pass.
+    ///
+    /// # Cancel safety
+    /// It may be dropped when it takes longer than an attempt.
     async fn probe(&self) -> Option<Result<(), KmsError>> {
         None
     }

@@ -109,12 +109,14 @@ impl Breaker {
         Change::Opened
     }
 
-    /// Notes the end of a call that tells nothing about the service; another may try at once.
-    pub(crate) fn told_nothing(&self, pass: Pass) {
+    /// Notes the end of a call that tells nothing about whether the service answers; another may try at once.
+    pub(crate) fn told_nothing(&self, pass: Pass) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if pass.is_trial && pass.changes == state.changes {
-            state.is_tried = false;
+        if pass.changes != state.changes {
+            return Change::Late;
         }
+        state.is_tried &= !pass.is_trial;
+        Change::None
     }
 }
 
@@ -169,7 +171,7 @@ mod tests {
         let later = now + 100 * MS;
         let trial = breaker.admit(later).unwrap();
         assert_eq!(breaker.failed(before[2], later), Change::Late);
-        breaker.told_nothing(before[2]);
+        assert_eq!(breaker.told_nothing(before[2]), Change::Late);
         assert!(breaker.admit(later).is_err(), "one is still trying");
         assert_eq!(breaker.succeeded(trial), Change::Closed);
         for _ in 0..5 {
@@ -185,7 +187,7 @@ mod tests {
         let later = now + 100 * MS;
         let trial = breaker.admit(later).unwrap();
         assert!(breaker.admit(later).is_err());
-        breaker.told_nothing(trial);
+        assert_eq!(breaker.told_nothing(trial), Change::None);
         assert!(breaker.admit(later).is_ok());
     }
 }

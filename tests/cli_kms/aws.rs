@@ -297,6 +297,26 @@ fn the_story_is_told_on_aws_kms() -> TestResult {
     Ok(())
 }
 
+/// Endpoints of the environment are endpoints too. Nobody lives at that address.
+#[test]
+fn data_keys_cross_no_network_unencrypted() -> TestResult {
+    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let here = format!("endpoint={};", stage.endpoint);
+    let kms = stage.kms(&[0], "").replace(&here, "");
+    let ends = |code: i32, kms: &str, variable: &str| {
+        let mut command = stage.command(kms, &["kms", "check"]);
+        ended(code, &["kms", "check"], command.env(variable, "http://192.0.2.1").output()?)
+    };
+    for variable in ["AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL"] {
+        let (said, _) = ends(69, &kms, variable)?;
+        assert!(said.contains("refused (") && said.contains("would cross the network unencrypted"), "{said}");
+        assert!(said.contains("plaintext=allow"), "{said}");
+    }
+    let (_, complaint) = ends(64, &format!("{kms};endpoint=http://192.0.2.1"), "NOBODY")?;
+    assert!(complaint.contains("would cross the network unencrypted"), "{complaint}");
+    Ok(())
+}
+
 #[test]
 fn who_has_no_credentials_is_told_where_they_were_looked_for() -> TestResult {
     let Some(stage) = Stage::new()? else { return Ok(()) };

@@ -74,6 +74,8 @@ fn meaning(request: Request, code: &str) -> Option<(KmsFailureKind, Option<&'sta
         | "XksKeyNotFoundException" => (Kind::Unavailable, None),
         "LimitExceededException" => (Kind::Throttled, Some("ask for a higher quota of KMS requests")),
         "InvalidCiphertextException" => (Kind::Tampered, None),
+        // Of what was wrapped: the ARN has been looked at.
+        "ValidationException" if request == Request::Decrypt => (Kind::Tampered, None),
         "IncorrectKeyException" => (
             Kind::Tampered,
             Some("it was wrapped under another key: name that one in `former`, if it was configured before"),

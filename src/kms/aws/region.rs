@@ -40,13 +40,13 @@ pub(super) struct Region {
     hedge: Hedge,
     /// How long the last answers to `Decrypt` took.
     times: Mutex<Vec<Duration>>,
-    /// The request that failed last, where none has succeeded since.
-    failed: Mutex<Option<Failed>>,
+    /// What it was asked last.
+    last: Mutex<Option<Asked>>,
 }
 
-/// A request that failed, as far as it can be made again.
+/// A request, as far as it takes to make it again for what its answer says about the region.
 #[derive(Clone)]
-enum Failed {
+enum Asked {
     GenerateDataKey,
     Encrypt,
     Decrypt(Kek),
@@ -56,20 +56,33 @@ enum Failed {
 struct Stopwatch<'a> {
     region: &'a Region,
     began: Instant,
+    /// After what time one that is given up tells something.
+    patience: Duration,
 }
 
 impl Drop for Stopwatch<'_> {
     fn drop(&mut self) {
-        self.region.note(self.began.elapsed());
+        let time = self.began.elapsed();
+        if time >= self.patience {
+            self.region.note(time);
+        }
     }
 }
 
-impl Failed {
+impl Asked {
     fn request(&self) -> Request {
         match self {
             Self::GenerateDataKey => Request::GenerateDataKey,
             Self::Encrypt => Request::Encrypt,
             Self::Decrypt(_) => Request::Decrypt,
+        }
+    }
+
+    /// Whether it is for the key that is configured.
+    fn is_of(&self, key: &KeyArn) -> bool {
+        match self {
+            Self::GenerateDataKey | Self::Encrypt => true,
+            Self::Decrypt(kek) => kek.arn == key.as_str(),
         }
     }
 }
@@ -82,7 +95,7 @@ impl PartialEq for Region {
 
 impl Region {
     pub(super) fn new(key: KeyArn, clients: Clients<Client>, gate: Gate, timeout: Duration, hedge: Hedge) -> Self {
-        Self { key, clients, gate, timeout, hedge, times: Mutex::default(), failed: Mutex::default() }
+        Self { key, clients, gate, timeout, hedge, times: Mutex::default(), last: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -101,7 +114,7 @@ impl Region {
     pub(super) async fn generate(&self) -> Result<(DataKey, Vec<u8>), KmsFailure> {
         let request = Request::GenerateDataKey;
         let answer = self.clients.get().generate_data_key().key_id(self.key.as_str()).key_spec(DataKeySpec::Aes256);
-        let answer = self.ask(Failed::GenerateDataKey, answer.send()).await?;
+        let answer = self.ask(Asked::GenerateDataKey, answer.send()).await?;
         let plain = self.data_key(request, answer.plaintext);
         let wrapped = self.wrapped(request, answer.ciphertext_blob)?;
         Ok((plain?, wrapped))
@@ -117,7 +130,7 @@ impl Region {
             request.headers_mut().insert("content-length", body.len().to_string());
             *request.body_mut() = SdkBody::from(body.clone());
         });
-        let answer = self.ask(Failed::Encrypt, answer.send()).await?;
+        let answer = self.ask(Asked::Encrypt, answer.send()).await?;
         self.wrapped(Request::Encrypt, answer.ciphertext_blob)
     }
 
@@ -126,13 +139,14 @@ impl Region {
         Ok((self, self.generate().await?))
     }
 
-    /// Makes the request again that failed last, for what it is worth: the gate learns how it goes.
+    /// Makes the last request again, for what it is worth: the gate learns how it goes. It is one that the caller has the
+    /// right to make, if any.
     pub(super) async fn probe(&self, former: &[KeyArn]) {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let _ = match failed {
-            Some(Failed::Decrypt(kek)) => self.decrypt(&kek, former).await.map(drop),
-            Some(Failed::GenerateDataKey) => self.generate().await.map(drop),
-            Some(Failed::Encrypt) | None => self.encrypt(&data_key(&[0; 32])).await.map(drop),
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _ = match last {
+            Some(Asked::Decrypt(kek)) => self.decrypt(&kek, former).await.map(drop),
+            Some(Asked::Encrypt) => self.encrypt(&data_key(&[0; 32])).await.map(drop),
+            Some(Asked::GenerateDataKey) | None => self.generate().await.map(drop),
         };
     }
 
@@ -142,12 +156,11 @@ impl Region {
         let key = former.iter().find(|former| former.as_str() == kek.arn).unwrap_or(&self.key);
         let blob = Blob::new(kek.encrypted.as_slice());
         let answer = self.clients.get().decrypt().key_id(key.as_str()).ciphertext_blob(blob);
-        let stopwatch = Stopwatch { region: self, began: Instant::now() };
-        let answer = self.ask(Failed::Decrypt(kek.clone()), answer.send()).await;
-        if answer.is_err() {
-            // What fails fast is no sign of speed.
-            std::mem::forget(stopwatch);
-        }
+        let patience = self.patience().unwrap_or(FIRST_PATIENCE);
+        let mut stopwatch = Stopwatch { region: self, began: Instant::now(), patience };
+        let answer = self.ask(Asked::Decrypt(kek.clone()), answer.send()).await;
+        // What fails fast is no sign of speed.
+        stopwatch.patience = if answer.is_ok() { Duration::ZERO } else { Duration::MAX };
         self.data_key(Request::Decrypt, answer?.plaintext)
     }
 
@@ -178,7 +191,7 @@ impl Region {
     /// Makes a request, within its time, unless the region is paused.
     async fn ask<T, E>(
         &self,
-        asked: Failed,
+        asked: Asked,
         answer: impl Future<Output = Result<T, aws_sdk_kms::error::SdkError<E>>>,
     ) -> Result<T, KmsFailure>
     where
@@ -186,7 +199,8 @@ impl Region {
     {
         // Whoever is asked second and is not waited for, as the first has answered after all, has not failed.
         let entry = self.gate.enter()?.patient(self.patience().unwrap_or(FIRST_PATIENCE));
-        let request = asked.request();
+        let (request, is_of_our_key) = (asked.request(), asked.is_of(&self.key));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
         let answer = match timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(|error| failure(self.name(), request, &error)),
             Err(_) => {
@@ -194,18 +208,12 @@ impl Region {
                 Err(KmsFailure::new(self.name(), KmsFailureKind::Timeout, reason).advise("look at the network between"))
             }
         };
-        let failed = match &answer {
-            Ok(_) => {
-                entry.answered();
-                None
-            }
-            Err(failure) => {
-                entry.failed(Some(failure.kind));
-                // What is odd about the bytes of a row is not to be tried for ever.
-                Some(if failure.kind == KmsFailureKind::Refused { Failed::Encrypt } else { asked })
-            }
-        };
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        match &answer {
+            Ok(_) => entry.answered(),
+            // That another key than the configured one is not to be used says nothing about the region.
+            Err(failure) if !is_of_our_key && !failure.kind.is_transient() => entry.refused(failure.kind),
+            Err(failure) => entry.failed(Some(failure.kind)),
+        }
         answer
     }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_config::Region as AwsRegion;
 use aws_config::sts::AssumeRoleProvider;
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kms::error::BoxError;
 use aws_sdk_kms::{Client, Config};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -20,7 +23,7 @@ use super::envelope::{Envelope, Kek};
 use super::options::AwsKmsOptions;
 use super::race::{Deadline, Place, Rounds};
 use super::region::Region;
-use crate::aws::surroundings;
+use crate::aws::{Plaintext, is_private, surroundings};
 use crate::clients::Clients;
 use crate::crypto::system_random;
 use crate::error::{KmsError, KmsFailure, KmsFailureKind};
@@ -97,6 +100,9 @@ impl AwsKms {
                 provider.build().await,
             )));
         }
+        if !options.allow_plaintext {
+            shared = shared.interceptor(NoPlaintext);
+        }
         let shared = shared.build();
         let clients = |key: &KeyArn| {
             let mut config = shared.to_builder().region(AwsRegion::new(key.region().to_owned()));
@@ -145,6 +151,25 @@ impl AwsKms {
             options,
         };
         Self { inner: Arc::new(inner) }
+    }
+}
+
+/// Sends nothing over the network that is not encrypted. Endpoints come from the surroundings too.
+#[derive(Debug)]
+struct NoPlaintext;
+
+impl Intercept for NoPlaintext {
+    fn name(&self) -> &'static str {
+        "NoPlaintext"
+    }
+
+    fn read_before_signing(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if is_private(context.request().uri()) { Ok(()) } else { Err(Plaintext.into()) }
     }
 }
 
@@ -245,7 +270,8 @@ impl Inner {
             let first = places.len();
             places.extend(envelope.of_region(region.name()).map(|kek| Wrapped { region, kek }));
             // Those of strange keys last: other names of the configured one, or nothing that it opens.
-            places[first..].sort_by_key(|Wrapped { kek, .. }| !self.opens(region, kek));
+            places[first..]
+                .sort_by_key(|Wrapped { kek, .. }| (kek.arn != region.key().as_str(), !self.opens(region, kek)));
         }
         if places.is_empty() {
             let missing = |region: &Region| {

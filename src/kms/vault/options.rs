@@ -26,7 +26,7 @@ pub(super) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/service
 /// * `authorities`: those that the system trusts.
 /// * `allow_plaintext` false: over `http://` others on the way read tokens and keys. On this machine (loopback addresses,
 ///   `localhost`) it is not asked for, as nobody is in between.
-/// * `connect_timeout` 1 s, `request_timeout` 2 s: within the 3 s that a factory gives an attempt, so that its error says
+/// * `connect_timeout` 1 s, `request_timeout` 2 s: within the 4 s that a factory gives an attempt, so that its error says
 ///   what was waited for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -24,8 +24,9 @@ use crate::kms::{KeyManagementService, SystemKey};
 /// it says which version of the Transit key wrapped it, so rotating that key needs nothing else done;
 /// [`KmsAdmin`](crate::kms::KmsAdmin) tells which keys are under old versions, and has the engine wrap them anew.
 ///
-/// It logs in at the first call. A token is renewed by the first call after two thirds of its time, got anew where that does
-/// not work or has come to an end, and got anew once when the server stops taking it. A token that is given and ends cannot
+/// It logs in at the first call. A token is renewed after two thirds of its time, by the next call or by
+/// [`upkeep`](KeyManagementService::upkeep), which a factory calls; got anew where that does not work or has come to an end, and
+/// got anew once when the server stops taking it. A token that is given and ends cannot
 /// be: a file of one is read again. Each request is sent once, with a deadline. Needs a tokio runtime with time and network.
 ///
 /// # Cancel safety
