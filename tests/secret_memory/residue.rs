@@ -184,20 +184,28 @@ fn with_changed_data(record: &DataRowRecord) -> DataRowRecord {
     DataRowRecord::from_parts(record.created(), key, record.parent_key().clone(), data)
 }
 
-/// The control: a cipher made from a key that is well hidden, used, and dropped.
+/// The control: a cipher made from a key that is well hidden, used, and left behind.
 fn operate_naively(stage: &Stage) -> TestResult {
     let mut pages = RawPages::map_secret(4096)?;
     stage.seed(0)?.fill(pages.key());
-    encrypt_on_the_stack(pages.key())?;
+    encrypt_on_the_stack(pages.key(), 8)?;
     stage.pause("ready")?;
     Ok(())
 }
 
+/// Encrypts so many pages further down the stack: below what calls afterwards write over.
 #[inline(never)]
-fn encrypt_on_the_stack(key: &[u8; 32]) -> TestResult {
-    let cipher = black_box(aes_gcm::Aes256Gcm::new(key.into()));
-    let mut text = [0; 32];
-    let tag = cipher.encrypt_inout_detached(&[1; 12].into(), &[], text.as_mut_slice().into());
+fn encrypt_on_the_stack(key: &[u8; 32], pages: usize) -> TestResult {
+    let mut page = black_box([0; 4096]);
+    if pages > 0 {
+        encrypt_on_the_stack(key, pages - 1)?;
+        black_box(&mut page);
+        return Ok(());
+    }
+    let cipher = aes_gcm::Aes256Gcm::new(key.into());
+    let tag = cipher.encrypt_inout_detached(&[1; 12].into(), &[], page.as_mut_slice().into());
     black_box(tag).map_err(|_| "a short text")?;
+    // What is not dropped is not wiped.
+    std::mem::forget(black_box(cipher));
     Ok(())
 }
