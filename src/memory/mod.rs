@@ -11,6 +11,7 @@
 //! * `control.rs` holds an arena's words, `sizing.rs` finds its size, `arena.rs` hands out its slots and scratch, `claimed.rs` is a slot in someone's
 //!   hands; `state.rs` is what stands in them, by `aes.rs`. `settings.rs` is what the arena is told and tells.
 //! * `worker.rs` is what each thread has: a place for a data row key, and random bytes that become keys.
+//! * `registers.rs` clears what keys went through.
 //! * `vault.rs` is one owner's keys, closed together; `sealing.rs` what they are sealed under; `key.rs` a key that callers
 //!   compute with, through a `lease.rs`.
 //! * `secret.rs` is what a single secret is to those who use it; `placed.rs` its mapping, `protected.rs` one that is
@@ -34,6 +35,7 @@ mod placed;
 mod process;
 mod protected;
 mod readers;
+mod registers;
 mod report;
 mod sealing;
 mod secret;

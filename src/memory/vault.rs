@@ -12,6 +12,7 @@ use super::claimed::ClaimedSlot;
 use super::key::LockedKey;
 #[cfg(feature = "aws-kms")]
 use super::lease::Lease;
+use super::registers::clear_registers;
 use super::sealing::{Sealing, nonce};
 use super::settings::{ArenaSettings, ArenaStatus};
 use super::slot::SlotRef;
@@ -132,6 +133,7 @@ impl Vault {
             })
         });
         outside.zeroize();
+        clear_registers();
         imported
     }
 
@@ -301,6 +303,7 @@ impl Reservation {
             key.set_slot(SlotRef::NONE, place.publish()?);
         }
         Vault { core }.wipe_if_closed();
+        clear_registers();
         Ok(key)
     }
 
@@ -330,6 +333,7 @@ pub(crate) fn with_passing_key<R>(outside: &[u8; 32], work: impl FnOnce(&Lease<'
     let mut scratch = arena.scratch(arena.new_owner())?;
     scratch.bytes().key.copy_from_slice(outside);
     let result = work(&Lease::new(scratch.expand()));
+    clear_registers();
     arena.check()?;
     Ok(result)
 }
@@ -345,6 +349,7 @@ impl MasterKey {
     pub(crate) fn import(outside: &mut [u8; 32]) -> Result<Self, MemoryError> {
         let imported = Self::copy(outside);
         outside.zeroize();
+        clear_registers();
         imported
     }
 
