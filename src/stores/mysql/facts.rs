@@ -119,14 +119,17 @@ pub(super) async fn server(connection: &mut Connection) -> Result<ServerFacts, S
 /// # Errors
 /// Also when the table may be there and the user has no right to see it.
 pub(super) async fn table(connection: &mut Connection) -> Result<Option<TableFacts>, StoreError> {
-    let described = texts(connection, TABLE).await?.pop().and_then(|row| <[_; 2]>::try_from(row).ok());
-    let Some([kind, engine]) = described else {
-        return match connection.rows(LOOK, ()).await {
-            Err(error) if code(&error) == Some(NO_TABLE) => Ok(None),
-            Err(error) => Err(connection.failure(error)),
+    let mut described = texts(connection, TABLE).await?.pop();
+    if described.is_none() {
+        match connection.rows(LOOK, ()).await {
+            Err(error) if code(&error) == Some(NO_TABLE) => return Ok(None),
+            Err(error) => return Err(connection.failure(error)),
             // It was made this moment.
-            Ok(_) => Err(connection.hitch("the table appeared while it was looked for")),
-        };
+            Ok(_) => described = texts(connection, TABLE).await?.pop(),
+        }
+    }
+    let Some([kind, engine]) = described.and_then(|row| <[_; 2]>::try_from(row).ok()) else {
+        return Err(connection.hitch("the table comes and goes while it is looked for"));
     };
     let columns = texts(connection, COLUMNS).await?.into_iter().filter_map(column).collect();
     let mut keys: Vec<Key> = Vec::new();
